@@ -15,24 +15,27 @@ const NO_SKIP: &str = "SPA_NO_SKIP";
 /// # Panics
 /// If the test fails inside, or if the machine lacks `unshare` rights and `SPA_NO_SKIP` is set.
 pub fn in_namespace<F: FnOnce()>(body: F) {
-    if std::env::var_os(INSIDE).is_some() {
-        return body();
+    if let Some(witness) = std::env::var_os(INSIDE) {
+        body();
+        return std::fs::write(witness, "ran").expect("the witness file is writable");
     }
     let path = std::any::type_name::<F>();
     let test = path.split("::").skip(1).take_while(|part| *part != "{{closure}}").collect::<Vec<_>>().join("::");
     if !can_unshare() {
         return skip(&test, "unshare of user, network and mount namespaces is not permitted here");
     }
+    let witness = std::env::temp_dir().join(format!("spa-test-{}-{test}", std::process::id()));
     let binary = std::env::current_exe().expect("the test binary has a path");
     let status = Command::new("unshare")
         .args(unshare_flags())
         .args(["sh", "-c", SETUP, "sh"])
         .arg(binary)
         .args([test.as_str(), "--exact", "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
+        .env(INSIDE, &witness)
         .status()
         .expect("unshare runs");
     assert!(status.success(), "{test} failed inside its namespaces ({status}); its output is above");
+    std::fs::remove_file(&witness).unwrap_or_else(|_| panic!("no test named {test} ran inside the namespaces"));
 }
 
 const SETUP: &str = "mount -t tmpfs tmpfs /run && mkdir -p /run/netns && ip link set lo up && exec \"$@\"";
