@@ -20,7 +20,8 @@ pub fn in_namespace<F: FnOnce()>(body: F) {
         return std::fs::write(witness, "ran").expect("the witness file is writable");
     }
     let path = std::any::type_name::<F>();
-    let test = path.split("::").skip(1).take_while(|part| *part != "{{closure}}").collect::<Vec<_>>().join("::");
+    let test =
+        path.split("::").skip(1).take_while(|part| *part != "{{closure}}").collect::<Vec<_>>().join("::");
     if !can_unshare() {
         return skip(&test, "unshare of user, network and mount namespaces is not permitted here");
     }
@@ -35,7 +36,8 @@ pub fn in_namespace<F: FnOnce()>(body: F) {
         .status()
         .expect("unshare runs");
     assert!(status.success(), "{test} failed inside its namespaces ({status}); its output is above");
-    std::fs::remove_file(&witness).unwrap_or_else(|_| panic!("no test named {test} ran inside the namespaces"));
+    std::fs::remove_file(&witness)
+        .unwrap_or_else(|_| panic!("no test named {test} ran inside the namespaces"));
 }
 
 const SETUP: &str = "mount -t tmpfs tmpfs /run && mkdir -p /run/netns && ip link set lo up && exec \"$@\"";
