@@ -1,1 +1,26 @@
-//! .
+//! The firewall of single-packet authorization.
+//!
+//! [`Wanted`] says what should stand, [`Kernel`] what stands, [`reconcile`] is the pure function between the two, a
+//! [`Firewall`] driver reads and writes, and the [`Enforcer`] is the only one who calls it: read, reconcile, apply,
+//! read back, compare. Everything here is synchronous and may block for the length of a child process; every wait
+//! has a bound.
+#![forbid(unsafe_code)]
+
+mod ahead;
+mod driver;
+mod enforcer;
+mod error;
+mod kernel;
+pub mod memory;
+mod model;
+mod names;
+mod plan;
+mod words;
+
+pub use driver::Firewall;
+pub use enforcer::{Enforcer, GrantStatus, Report};
+pub use error::Error;
+pub use kernel::{Counted, Counters, FamilyState, Kernel, Rule, Span};
+pub use model::{Family, GrantKey, Lifetime, Protection, Wanted};
+pub use names::{ClientName, Except, InterfaceName, NameError, Network};
+pub use plan::{ChainPlan, FamilyPlan, JumpPlan, Plan, reconcile};

@@ -1,0 +1,247 @@
+//! From what stands to what should stand: a pure function, the only author of changes.
+
+use core::fmt;
+use std::collections::BTreeMap;
+
+use spa_proto::{Endpoint, Protocol};
+
+use crate::ahead::can_accept;
+use crate::kernel::{Counted, Counters, FamilyState, Kernel, Rule, Span, last_second};
+use crate::model::{Family, GrantKey, Protection, Wanted};
+use crate::names::Except;
+
+/// What to do to our chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ChainPlan {
+    /// Nothing.
+    #[default]
+    Keep,
+    /// Only grants change. A renewed grant is in both lists.
+    Grants {
+        /// Exactly these rules go, one each time they are listed.
+        remove: Vec<(GrantKey, Span)>,
+        /// These come, as a block at `at`.
+        insert: Vec<(GrantKey, Span, Counters)>,
+        /// Position in our chain, counted from 1, of the first grant.
+        at: usize,
+    },
+    /// The chain is made or emptied, and filled with these.
+    Fill(Vec<Counted>),
+    /// The chain goes.
+    Remove,
+}
+
+/// What to do to the jump from INPUT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JumpPlan {
+    /// How many jumps go.
+    pub remove: usize,
+    /// One comes, at INPUT 1.
+    pub insert: bool,
+    /// The jump was there and is only moved, past a host rule that could accept a protected port.
+    pub moved: bool,
+}
+
+/// The changes to one family, to be made in one commit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FamilyPlan {
+    /// Our chain.
+    pub chain: ChainPlan,
+    /// The jump to it.
+    pub jump: JumpPlan,
+}
+
+impl FamilyPlan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.chain == ChainPlan::Keep && self.jump == JumpPlan::default()
+    }
+}
+
+/// The changes to both families.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// IPv4.
+    pub v4: FamilyPlan,
+    /// IPv6.
+    pub v6: FamilyPlan,
+}
+
+impl Plan {
+    /// One family.
+    pub fn family(&self, family: Family) -> &FamilyPlan {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+
+    /// One family, to be changed.
+    pub fn family_mut(&mut self, family: Family) -> &mut FamilyPlan {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
+}
+
+/// More changed grants than this are written as a whole new chain: each deletion searches the chain.
+pub const MAX_EDITS: usize = 64;
+
+/// What has to change in `kernel` for `wanted` to stand. Empty if it stands already.
+pub fn reconcile(wanted: &Wanted, kernel: &Kernel) -> Plan {
+    let mut plan = Plan::default();
+    for family in Family::BOTH {
+        let state = kernel.family(family);
+        if !state.missing {
+            *plan.family_mut(family) = match &wanted.protection {
+                Some(protection) => keep_up(protection, &spans(wanted, family), family, state),
+                None => take_down(state),
+            };
+        }
+    }
+    plan
+}
+
+fn spans(wanted: &Wanted, family: Family) -> BTreeMap<&GrantKey, Span> {
+    let own = wanted.grants.iter().filter(|(key, _)| key.family() == family);
+    own.map(|(key, lifetime)| (key, Span::of(lifetime))).collect()
+}
+
+fn take_down(state: &FamilyState) -> FamilyPlan {
+    FamilyPlan {
+        chain: if state.present { ChainPlan::Remove } else { ChainPlan::Keep },
+        jump: JumpPlan { remove: state.jumps.len(), insert: false, moved: false },
+    }
+}
+
+fn keep_up(
+    protection: &Protection,
+    grants: &BTreeMap<&GrantKey, Span>,
+    family: Family,
+    state: &FamilyState,
+) -> FamilyPlan {
+    let head = head(protection, family);
+    let tail = tail(protection);
+    let chain = match standing_grants(state, &head, &tail) {
+        Some(standing) => edit(grants, standing, head.len() + 1),
+        None => None,
+    };
+    let chain = chain.unwrap_or_else(|| {
+        let grants = grants.iter().map(|(key, span)| Rule::Grant((*key).clone(), *span));
+        let rules = head.into_iter().chain(grants).chain(tail);
+        ChainPlan::Fill(rules.map(|rule| Counted { counters: counters(state, &rule), rule }).collect())
+    });
+    FamilyPlan { chain, jump: jump(protection, state) }
+}
+
+/// The rules before the grants: exceptions, then established connections.
+fn head(protection: &Protection, family: Family) -> Vec<Rule> {
+    let excepted = protection.except.iter().filter(|except| match except {
+        Except::Interface(_) => true,
+        Except::Network(network) => network.family() == family,
+    });
+    let mut rules = vec![Rule::Loopback];
+    rules.extend(excepted.cloned().map(Rule::Except));
+    rules.extend(protection.services.iter().copied().map(Rule::Established));
+    rules
+}
+
+/// The rules after the grants: the drops. Port 0 names nothing; the enforcer refuses it.
+fn tail(protection: &Protection) -> Vec<Rule> {
+    let until = protection.provisional_until.map(last_second);
+    let services = protection.services.iter().copied().filter(|_| protection.protect);
+    services
+        .chain(Endpoint::new(Protocol::Udp, protection.spa_port))
+        .map(|endpoint| Rule::Drop(endpoint, until))
+        .collect()
+}
+
+/// The rules between head and tail, if the chain is exactly head, grants, tail.
+fn standing_grants<'a>(state: &'a FamilyState, head: &[Rule], tail: &[Rule]) -> Option<Vec<&'a Counted>> {
+    if !state.present || state.rules.len() < head.len() + tail.len() {
+        return None;
+    }
+    let (first, rest) = state.rules.split_at(head.len());
+    let (middle, last) = rest.split_at(rest.len() - tail.len());
+    let same = |stand: &[Counted], want: &[Rule]| stand.iter().map(|counted| &counted.rule).eq(want);
+    let framed = same(first, head) && same(last, tail);
+    let grants = middle.iter().all(|counted| matches!(counted.rule, Rule::Grant(..)));
+    (framed && grants).then(|| middle.iter().collect())
+}
+
+/// The difference in grants, or `None` if it is too large to be worth editing.
+fn edit(grants: &BTreeMap<&GrantKey, Span>, standing: Vec<&Counted>, at: usize) -> Option<ChainPlan> {
+    let mut missing = grants.clone();
+    let mut remove = Vec::new();
+    let mut renewed = BTreeMap::new();
+    for counted in standing {
+        let Rule::Grant(key, span) = &counted.rule else { continue };
+        if missing.get(key) == Some(span) {
+            missing.remove(key);
+        } else {
+            remove.push((key.clone(), *span));
+            renewed.insert(key, counted.counters);
+        }
+    }
+    if remove.len() + missing.len() > MAX_EDITS {
+        return None;
+    }
+    if remove.is_empty() && missing.is_empty() {
+        return Some(ChainPlan::Keep);
+    }
+    let insert = missing.into_iter().map(|(key, span)| {
+        let counters = renewed.get(key).copied().unwrap_or_default();
+        (key.clone(), span, counters)
+    });
+    Some(ChainPlan::Grants { insert: insert.collect(), remove, at })
+}
+
+/// The counters of the rule that is written again; a grant keeps them over a renewal.
+fn counters(state: &FamilyState, rule: &Rule) -> Counters {
+    let same = |standing: &Rule| match (standing, rule) {
+        (Rule::Grant(old, _), Rule::Grant(new, _)) => old == new,
+        _ => standing == rule,
+    };
+    state.rules.iter().find(|counted| same(&counted.rule)).map(|counted| counted.counters).unwrap_or_default()
+}
+
+fn jump(protection: &Protection, state: &FamilyState) -> JumpPlan {
+    let void = state.ahead.iter().any(|rule| can_accept(rule, protection));
+    match state.jumps.len() {
+        0 => JumpPlan { remove: 0, insert: true, moved: false },
+        1 if !void => JumpPlan::default(),
+        // Deleting by text takes the first, so of several all go and one comes back.
+        more => JumpPlan { remove: more, insert: true, moved: void },
+    }
+}
+
+impl fmt::Display for FamilyPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.chain {
+            ChainPlan::Keep => f.write_str("chain as it is")?,
+            ChainPlan::Grants { remove, insert, .. } => {
+                write!(f, "{} grants out, {} in", remove.len(), insert.len())?;
+            }
+            ChainPlan::Fill(rules) => write!(f, "chain written anew with {} rules", rules.len())?,
+            ChainPlan::Remove => f.write_str("chain removed")?,
+        }
+        match self.jump {
+            JumpPlan { remove: 0, insert: false, .. } => Ok(()),
+            JumpPlan { insert: false, .. } => f.write_str(", jump removed"),
+            JumpPlan { remove: 0, .. } => f.write_str(", jump set at INPUT 1"),
+            JumpPlan { .. } => f.write_str(", jump moved to INPUT 1"),
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IPv4: {}; IPv6: {}", self.v4, self.v6)
+    }
+}
