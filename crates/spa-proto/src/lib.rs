@@ -13,6 +13,9 @@
 mod derive;
 mod endpoint;
 mod envelope;
+mod host;
+mod invite;
+mod keyfile;
 mod keys;
 mod network;
 mod noise;
@@ -24,6 +27,12 @@ pub use derive::{Cloak, GateKeys};
 pub use endpoint::{Endpoint, EndpointError, Protocol};
 pub use envelope::{
     AEAD_TAG_LENGTH, Envelope, HEADER_LENGTH, HINT_EPOCH_SHIFT, Hint, MAX_PACKET, MIN_PACKET, Tag, epoch,
+};
+pub use host::{MAX_HOST_LENGTH, is_host};
+pub use invite::{Invite, InviteError, MAX_INVITE_LENGTH, MAX_INVITE_SERVICES, MAX_SERVICE_ENDPOINTS};
+pub use keyfile::{
+    ClientKeyFile, KeyFileError, KeyFileReason, MAX_CLOAK_KEYS, MAX_KEY_FILE, ServerKeyFile, parse_psk_file,
+    psk_file_text,
 };
 pub use keys::{CloakKey, KEY_LENGTH, KeyError, Psk, PublicKey, SecretKey, SharedSecret};
 pub use network::{Network, NetworkError};
