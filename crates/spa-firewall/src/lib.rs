@@ -10,6 +10,7 @@ mod ahead;
 mod driver;
 mod enforcer;
 mod error;
+pub mod iptables;
 mod kernel;
 pub mod memory;
 mod model;

@@ -1,0 +1,154 @@
+//! The iptables driver: text through `iptables-restore --noflush` and `iptables-save`, in both variants.
+//!
+//! One chain `SPA` a family in the filter table, and one jump to it from INPUT. Each change of a family is one process
+//! and one commit: the kernel takes all of it or nothing. The text is made from typed values alone.
+//!
+//! After `unprotect` the nft variant leaves the empty base chains of the filter table behind, as every use of
+//! iptables-nft does. They change nothing for any packet, and cannot be told from those of another program, so they
+//! stay.
+
+mod dates;
+mod failure;
+mod parse;
+mod programs;
+mod render;
+mod run;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use self::programs::Programs;
+use crate::driver::Firewall;
+use crate::error::Error;
+use crate::kernel::FamilyState;
+use crate::model::Family;
+use crate::plan::Plan;
+
+/// Our chain, in the filter table of each family.
+pub const CHAIN: &str = "SPA";
+/// How long to wait for others to let go of the xtables lock, in seconds. The nft variant has no lock.
+pub const LOCK_WAIT: u32 = 5;
+/// How long a program may take, the wait for the lock included, before it is killed.
+pub const TIME_LIMIT: Duration = Duration::from_secs(10);
+/// Exists if and only if the running kernel has IPv6 in this network namespace.
+const IPV6_WITNESS: &str = "/proc/net/if_inet6";
+
+/// Which programs are run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Variant {
+    /// `iptables`: whatever the system's alternatives say.
+    #[default]
+    System,
+    /// `iptables-nft`.
+    Nft,
+    /// `iptables-legacy`.
+    Legacy,
+}
+
+/// Where the rules of the programs end up, as they say of themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// In nf_tables.
+    Nft,
+    /// In the old x_tables.
+    Legacy,
+}
+
+/// The driver.
+#[derive(Debug)]
+pub struct Iptables {
+    variant: Variant,
+    path: Vec<PathBuf>,
+    v4: Programs,
+    /// `None` while the kernel has no IPv6.
+    v6: Option<Programs>,
+    backend: Backend,
+    time_limit: Duration,
+}
+
+impl Iptables {
+    /// Finds the programs of `variant` and checks that both families can be read. IPv6 may be missing only if the
+    /// kernel runs without it.
+    ///
+    /// # Errors
+    /// If a program is not there, or reading fails; see [`Error`].
+    pub fn open(variant: Variant) -> Result<Self, Error> {
+        Self::open_in(variant, programs::search_path(), TIME_LIMIT)
+    }
+
+    /// As [`Self::open`], with the directories to search, in order, and the time that each program may take.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_in(variant: Variant, path: Vec<PathBuf>, time_limit: Duration) -> Result<Self, Error> {
+        let v4 = Programs::find(variant, Family::V4, &path)?;
+        let mut driver = Self { variant, path, v4, v6: None, backend: Backend::Legacy, time_limit };
+        driver.backend = driver.save(Family::V4)?.1;
+        driver
+            .read_family(Family::V6)
+            .map_err(|source| Error::NoFamily { family: Family::V6, source: Box::new(source) })?;
+        Ok(driver)
+    }
+
+    /// Where the rules end up.
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    fn programs(&mut self, family: Family) -> Result<&Programs, Error> {
+        match family {
+            Family::V4 => Ok(&self.v4),
+            Family::V6 => {
+                let found = match self.v6.take() {
+                    Some(found) => found,
+                    None => Programs::find(self.variant, family, &self.path)?,
+                };
+                Ok(self.v6.insert(found))
+            }
+        }
+    }
+
+    fn save(&mut self, family: Family) -> Result<(FamilyState, Backend), Error> {
+        let limit = self.time_limit;
+        let program = &self.programs(family)?.save;
+        let args = ["-c", "-t", "filter"];
+        let command = run::describe(program, &args);
+        let output = run::run(program, &args, None, limit)?;
+        if !output.success {
+            return Err(failure::classify(command, &output, family));
+        }
+        parse::family(&output.stdout)
+            .map_err(|unreadable| failure::unreadable(command, unreadable, &output, family))
+    }
+}
+
+impl Firewall for Iptables {
+    fn name(&self) -> String {
+        match self.backend {
+            Backend::Nft => "iptables (nft)".into(),
+            Backend::Legacy => "iptables (legacy)".into(),
+        }
+    }
+
+    fn read_family(&mut self, family: Family) -> Result<FamilyState, Error> {
+        if family == Family::V6 && !Path::new(IPV6_WITNESS).exists() {
+            return Ok(FamilyState { missing: true, ..FamilyState::default() });
+        }
+        Ok(self.save(family)?.0)
+    }
+
+    fn apply(&mut self, plan: &Plan) -> Result<(), Error> {
+        let limit = self.time_limit;
+        for family in Family::BOTH.into_iter().filter(|family| !plan.family(*family).is_empty()) {
+            let text = render::commit(plan.family(family));
+            let program = &self.programs(family)?.restore;
+            let wait = LOCK_WAIT.to_string();
+            let args = ["-w", wait.as_str(), "-c", "--noflush"];
+            let output = run::run(program, &args, Some(&text), limit)?;
+            if !output.success {
+                return Err(failure::classify(run::describe(program, &args), &output, family));
+            }
+        }
+        Ok(())
+    }
+}
