@@ -1,0 +1,177 @@
+#!/usr/bin/env bash
+# Everything that is checked before a change goes in: formatting, lints, unit, property and end-to-end tests, the
+# samples, licences, scripts, units and the quickstart. Goes on after a failure; the last line counts.
+#
+#     tests/run.sh
+#
+# Root installs the Debian packages that lack, and says so; an ordinary user is told which, and the status is 69.
+# What this machine cannot do is skipped by name. With CI=true or SPA_NO_SKIP=1 nothing is skipped: it fails instead.
+# SPA_TEST_MINUTES bounds the tests (default 30). Exit status: 0 if nothing failed, else 1.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+. tests/lib.sh
+
+[ "${CI:-}" != true ] || export SPA_NO_SKIP=1
+PASSED=0
+FAILED=()
+SKIPPED=()
+LOGS=$(mktemp -d)
+trap 'rm -rf "$LOGS"' EXIT
+trap 'exit 130' INT TERM HUP
+
+heading() { printf '\n==== %s\n' "$*"; }
+
+# check NAME COMMAND...: runs it, shows its output, notes how it went.
+check() {
+    local name=$1
+    shift
+    heading "$name"
+    if "$@"; then
+        PASSED=$((PASSED + 1))
+    else
+        FAILED+=("$name")
+    fi
+}
+
+# skip NAME WHY
+skip() {
+    if [ -n "${SPA_NO_SKIP:-}" ]; then
+        heading "$1: may not be skipped here: $2"
+        FAILED+=("$1 ($2)")
+    else
+        heading "$1: SKIPPED, $2"
+        SKIPPED+=("$1: $2")
+    fi
+}
+
+# check_with COMMAND NAME COMMAND...: as check, skipped where the first command is not installed.
+check_with() {
+    local tool=$1
+    shift
+    if command -v "$tool" >/dev/null; then check "$@"; else skip "$1" "$tool is not installed"; fi
+}
+
+packages() {
+    require_commands <<'END'
+cc gcc libc6-dev
+ip iproute2
+ss iproute2
+iptables iptables
+ip6tables iptables
+conntrack conntrack
+sshd openssh-server
+ssh openssh-client
+ssh-keygen openssh-client
+unshare util-linux
+mount mount
+timeout coreutils
+END
+    # Wanted, not needed: an ordinary user goes on without them.
+    local wanted
+    wanted=$(missing_packages <<'END'
+python3 python3
+shellcheck shellcheck
+END
+    )
+    if [ -n "$wanted" ] && is_root; then install_packages "$wanted"; fi
+}
+
+rust_tools() {
+    if ! command -v cargo >/dev/null; then
+        echo "There is no cargo here. Install Rust from https://rustup.rs." >&2
+        exit $EX_UNAVAILABLE
+    fi
+    if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
+        rustup component add rustfmt clippy || exit $EX_UNAVAILABLE
+    fi
+    if ! cargo deny --version >/dev/null 2>&1; then
+        echo "cargo-deny is missing; compiling it, some minutes:  cargo install cargo-deny --locked"
+        cargo install --quiet --locked cargo-deny || echo "cargo-deny could not be installed" >&2
+    fi
+}
+
+build() {
+    cargo build --release --locked -p spa-server -p spa-client
+}
+
+# Unit, property and end-to-end tests of all crates. The end-to-end tests run what `build` made.
+run_tests() {
+    local status=0 limit=${SPA_TEST_MINUTES:-30}m
+    if cargo nextest --version >/dev/null 2>&1; then
+        timeout "$limit" cargo nextest run --workspace --locked --no-fail-fast --hide-progress-bar 2>&1 |
+            tee "$LOGS/tests" || status=1
+        cargo test --workspace --locked --doc 2>&1 | tee -a "$LOGS/tests" || status=1
+    else
+        timeout "$limit" cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$LOGS/tests" || status=1
+    fi
+    [ $status = 0 ] || echo "the tests failed, or took more than $limit"
+    return $status
+}
+
+# The runner's own counts: of nextest ("Summary [ 1.2s] 9 tests run: 8 passed (1 slow), 1 failed, 0 skipped") and of
+# cargo test ("test result: ok. 5 passed; 0 failed; 0 ignored; ...").
+count() {
+    grep -E '^(test result:| *Summary )' "$LOGS/tests" 2>/dev/null | grep -oE "[0-9]+ $1" |
+        awk '{ sum += $1 } END { print sum + 0 }'
+}
+
+count_tests() {
+    local test passed failed skipped
+    passed=$(count passed)
+    failed=$(count failed)
+    skipped=0
+    # A test that is skipped passes for the runner; it says so in this file, one line each.
+    while read -r test; do
+        SKIPPED+=("$test")
+        skipped=$((skipped + 1))
+    done < <([ ! -f "$SPA_SKIP_LOG" ] || sort -u "$SPA_SKIP_LOG")
+    PASSED=$((PASSED + passed - skipped))
+    local i
+    for ((i = 0; i < failed; i++)); do FAILED+=("a test, see above"); done
+}
+
+lint_scripts() {
+    shellcheck -x -P tests tests/*.sh examples/*.sh .ci/run
+}
+
+verify_units() {
+    local unit
+    for unit in deploy/*.service; do
+        # The program need not be installed for its unit to be right.
+        sed 's,/usr/bin/spa-server,/bin/true,' "$unit" >"$LOGS/${unit##*/}"
+    done
+    # verify prints and succeeds for a directive that it does not know: silence is what is wanted.
+    if ! systemd-analyze verify --man=no "$LOGS"/*.service >"$LOGS/verify" 2>&1 || [ -s "$LOGS/verify" ]; then
+        cat "$LOGS/verify"
+        return 1
+    fi
+    # In tenths: 30 is 3.0, "OK".
+    systemd-analyze security --offline=true --threshold=30 --no-pager "$LOGS/spa-server.service" | tail -1 &&
+        systemd-analyze security --offline=true --threshold=30 --no-pager "$LOGS/spa-protect.service" | tail -1
+}
+
+summary() {
+    local line
+    heading "Summary"
+    for line in ${FAILED[@]+"${FAILED[@]}"}; do echo "FAILED   $line"; done
+    for line in ${SKIPPED[@]+"${SKIPPED[@]}"}; do echo "SKIPPED  $line"; done
+    echo "${PASSED} passed, ${#FAILED[@]} failed, ${#SKIPPED[@]} skipped"
+    [ ${#FAILED[@]} = 0 ]
+}
+
+packages
+rust_tools
+SPA_BIN_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/release")
+SPA_SKIP_LOG=$LOGS/skipped
+export SPA_BIN_DIR SPA_SKIP_LOG
+
+check "Formatting" cargo fmt --all --check
+check_with shellcheck "Shell scripts" lint_scripts
+check "Lints" cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+check "Release build" build
+check "Tests" run_tests
+count_tests
+check "Licences, bans, sources" cargo deny --log-level error check bans licenses sources
+check_with systemd-analyze "systemd units" verify_units
+check "Quickstart" examples/quickstart.sh
+summary
