@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod ahead;
+pub mod conntrack;
 mod driver;
 mod enforcer;
 mod error;
@@ -15,7 +16,9 @@ mod kernel;
 pub mod memory;
 mod model;
 mod names;
+mod netlink;
 mod plan;
+mod sockets;
 mod words;
 
 pub use driver::Firewall;
@@ -25,3 +28,4 @@ pub use kernel::{Counted, Counters, FamilyState, Kernel, Rule, Span};
 pub use model::{Family, GrantKey, Lifetime, Protection, Wanted};
 pub use names::{ClientName, Except, InterfaceName, NameError, Network};
 pub use plan::{ChainPlan, FamilyPlan, JumpPlan, Plan, reconcile};
+pub use sockets::{Connection, State as ConnectionState};
