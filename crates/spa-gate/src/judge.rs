@@ -1,0 +1,296 @@
+//! The warden's *judge*: replay, then policy, then leases.
+
+use core::net::IpAddr;
+use core::time::Duration;
+use std::collections::BTreeSet;
+
+use spa_proto::{Action, Address, Endpoint, Knock, PublicKey, Requests};
+
+use crate::fresh::Window;
+use crate::leases::{Change, End, Ended, Lease, LeaseKey, Leases, Mode, Selector};
+use crate::policy::{ClientPolicy, JudgeSettings, Policy, address_to_open};
+use crate::reason::{Reason, Refusal};
+use crate::replay::Replays;
+use crate::time::Now;
+
+/// A knock that passed. Its counter is used up in memory, but nothing is open yet: first [`Self::record`] must be
+/// durable, then [`Judge::grant`] takes it, once.
+#[derive(Debug)]
+pub struct Accepted {
+    client: PublicKey,
+    source: IpAddr,
+    knock: Knock,
+}
+
+impl Accepted {
+    /// What must be durable before the grant: the client's key and the counter used, Unix nanoseconds. The record
+    /// of a client is the greatest of these.
+    pub const fn record(&self) -> (PublicKey, u64) {
+        (self.client, self.knock.counter)
+    }
+
+    /// Where the packet came from.
+    pub const fn source(&self) -> IpAddr {
+        self.source
+    }
+
+    /// What the client asks.
+    pub const fn knock(&self) -> &Knock {
+        &self.knock
+    }
+}
+
+/// The replay state, the policy and the leases.
+///
+/// A packet that passes replay and is then refused by policy is used up in memory, but not recorded on disk: it is
+/// never judged twice while the process lives. After a restart within max-age it may be judged once more; nothing
+/// was opened by it, so nothing is opened twice.
+pub struct Judge {
+    policy: Policy,
+    window: Window,
+    replays: Replays,
+    leases: Leases,
+}
+
+impl Judge {
+    /// A judge with no leases and no replay state: [`Self::restore`] comes next, and before any packet.
+    pub fn new(settings: JudgeSettings) -> Self {
+        Self {
+            window: Window::new(settings.max_age),
+            policy: Policy::new(settings),
+            replays: Replays::default(),
+            leases: Leases::default(),
+        }
+    }
+
+    /// Sets each client's floor to at least its durable record: the greatest counter it used, Unix nanoseconds.
+    pub fn restore(&mut self, newest: impl IntoIterator<Item = (PublicKey, u64)>) {
+        for (client, counter) in newest {
+            self.replays.raise(&client, counter);
+        }
+    }
+
+    /// Takes the host's own addresses, for which nothing is opened. At start-up, and whenever they change.
+    pub fn set_own_addresses(&mut self, own: impl IntoIterator<Item = IpAddr>) {
+        self.policy.set_own_addresses(own.into_iter().map(|address| address.to_canonical()).collect());
+    }
+
+    /// Takes new settings. Returns the leases that they no longer allow, which are ended; leases that they allow for
+    /// a shorter time end sooner. Lower caps end nothing, but let nothing new in.
+    pub fn reconfigure(&mut self, now: Now, settings: JudgeSettings) -> Vec<Ended> {
+        let own = self.policy.take_own_addresses();
+        self.window = Window::new(settings.max_age);
+        self.policy = Policy::new(settings);
+        self.policy.set_own_addresses(own);
+        let policy = &self.policy;
+        let ended = self.leases.end(End::Policy, |key, lease| !still_allowed(policy, now, key, lease));
+        self.leases.shorten(|key, _| {
+            policy.client_named(&key.client).map_or(now.boot, |client| {
+                now.boot.saturating_add(policy.longest(client)).min(end_of_enrolment(client, now))
+            })
+        });
+        ended
+    }
+
+    /// Takes over a grant found in the kernel at start-up, which was granted and ends at these Unix nanoseconds.
+    /// It lasts no longer than a grant of now would. How its address was named is not known and not checked.
+    ///
+    /// # Errors
+    /// Why policy does not allow it, or `stale` where its time is up; the caller removes it from the kernel.
+    pub fn adopt(&mut self, now: Now, key: LeaseKey, granted: u64, until: u64) -> Result<Lease, Refusal> {
+        let client = self.policy.client_named(&key.client).ok_or(Reason::UnknownClient)?;
+        self.check_client(now, client)?;
+        self.policy.check_address(client, key.source)?;
+        if !self.policy.allows_endpoint(client, key.endpoint) {
+            return Err(Reason::NotAllowed.into());
+        }
+        if until <= now.wall {
+            return Err(Refusal::stale(0));
+        }
+        self.check_caps(client, key.source, &BTreeSet::from([key.endpoint]))?;
+        let longest = now.boot.saturating_add(self.policy.longest(client));
+        let lease = Lease {
+            granted,
+            since: now.boot.saturating_sub(Duration::from_nanos(now.wall.saturating_sub(granted))),
+            until: now.boot_at(until).min(longest).min(end_of_enrolment(client, now)),
+            owner: client.key,
+            mode: Mode::Adopted,
+        };
+        match self.leases.open(key, lease) {
+            Change::Opened(_, lease) | Change::Renewed(_, lease) | Change::Kept(_, lease) => Ok(lease),
+            Change::Closed(ended) => Ok(ended.lease), // opening closes nothing
+        }
+    }
+
+    /// Judges a knock of an authentic packet. The caller makes [`Accepted::record`] durable and then calls
+    /// [`Self::grant`], in the order of judging.
+    ///
+    /// # Errors
+    /// The refusal. `unknown-client`, `clock`, `stale`, `counter` and `bound-source` use up nothing: a copy of a
+    /// bound packet from elsewhere does not harm the original. All others use up the counter.
+    pub fn judge(
+        &mut self,
+        now: Now,
+        client: &PublicKey,
+        source: IpAddr,
+        knock: &Knock,
+    ) -> Result<Accepted, Refusal> {
+        let source = source.to_canonical();
+        if self.policy.client(client).is_none() {
+            return Err(Reason::UnknownClient.into());
+        }
+        self.window.check_clock(now, self.replays.newest())?;
+        self.window.check_counter(now, knock.counter)?;
+        if !self.replays.is_new(client, knock.counter) {
+            return Err(Reason::Counter.into());
+        }
+        if matches!(knock.address, Address::Bound(address) if address.to_canonical() != source) {
+            return Err(Reason::BoundSource.into());
+        }
+        match &knock.action {
+            Action::Open { .. } => self.replays.spend(client, knock.counter),
+            Action::Close { .. } => self.replays.raise(client, knock.counter), // held packets die
+        }
+        let accepted = Accepted { client: *client, source, knock: knock.clone() };
+        self.decide(now, &accepted).map(|_| accepted)
+    }
+
+    /// Carries out a knock whose record is durable. Policy is asked again, since a new configuration, or other
+    /// knocks that were judged meanwhile, may have come between.
+    ///
+    /// # Errors
+    /// A refusal by policy or caps; then nothing is changed.
+    pub fn grant(&mut self, now: Now, accepted: Accepted) -> Result<Vec<Change>, Refusal> {
+        match self.decide(now, &accepted)? {
+            Decision::Close { key, endpoints } => {
+                let own = |lease: &Lease| lease.owner == key;
+                let ended = self.leases.end(End::Closed, |key, lease| {
+                    own(lease) && endpoints.as_ref().is_none_or(|all| all.contains(&key.endpoint))
+                });
+                Ok(ended.into_iter().map(Change::Closed).collect())
+            }
+            Decision::Open { keys, lease } => {
+                Ok(keys.into_iter().map(|key| self.leases.open(key, lease.clone())).collect())
+            }
+        }
+    }
+
+    /// Ends the leases whose time is up. Call it at [`Self::next_expiry`], and whenever the wall clock was set: an
+    /// enrolment may end sooner by the new time.
+    pub fn expire(&mut self, now: Now) -> Vec<Ended> {
+        let policy = &self.policy;
+        self.leases.shorten(|key, _| {
+            policy.client_named(&key.client).map_or(now.boot, |client| end_of_enrolment(client, now))
+        });
+        self.leases.expire(now)
+    }
+
+    /// When the next lease ends, boot-time clock.
+    pub fn next_expiry(&self) -> Option<Duration> {
+        self.leases.next_end()
+    }
+
+    /// Ends the leases that the selector picks. The client may knock again, unless its policy is changed first.
+    pub fn revoke(&mut self, selector: &Selector) -> Vec<Ended> {
+        self.leases.end(End::Revoked, |key, _| selector.fits(key))
+    }
+
+    /// All leases, by client, source and endpoint.
+    pub fn leases(&self) -> impl Iterator<Item = (&LeaseKey, &Lease)> {
+        self.leases.iter()
+    }
+
+    fn decide(&self, now: Now, accepted: &Accepted) -> Result<Decision, Refusal> {
+        let client = self.policy.client(&accepted.client).ok_or(Reason::UnknownClient)?;
+        match &accepted.knock.action {
+            Action::Close { requests } => Ok(Decision::Close {
+                key: client.key,
+                endpoints: (!requests.as_slice().is_empty()).then(|| self.policy.named_endpoints(requests)),
+            }),
+            Action::Open { requests, seconds } => self.decide_open(now, client, accepted, requests, *seconds),
+        }
+    }
+
+    fn decide_open(
+        &self,
+        now: Now,
+        client: &ClientPolicy,
+        accepted: &Accepted,
+        requests: &Requests,
+        seconds: u32,
+    ) -> Result<Decision, Refusal> {
+        self.check_client(now, client)?;
+        let (source, mode) = address_to_open(accepted.knock.address, accepted.source);
+        self.policy.check_mode(client, mode)?;
+        self.policy.check_address(client, source)?;
+        let endpoints = self.policy.allowed_endpoints(client, requests)?;
+        self.check_caps(client, source, &endpoints)?;
+        let until = now.boot.saturating_add(self.policy.duration(client, seconds));
+        let lease = Lease {
+            granted: now.wall,
+            since: now.boot,
+            until: until.min(end_of_enrolment(client, now)),
+            owner: client.key,
+            mode,
+        };
+        let key = |endpoint| LeaseKey { client: client.name.clone(), source, endpoint };
+        Ok(Decision::Open { keys: endpoints.into_iter().map(key).collect(), lease })
+    }
+
+    fn check_client(&self, now: Now, client: &ClientPolicy) -> Result<(), Reason> {
+        if client.has_expired(now) { Err(Reason::ExpiredClient) } else { Ok(()) }
+    }
+
+    /// Whether the leases that would be added fit the caps; a renewal adds none.
+    fn check_caps(
+        &self,
+        client: &ClientPolicy,
+        source: IpAddr,
+        endpoints: &BTreeSet<Endpoint>,
+    ) -> Result<(), Reason> {
+        let added = endpoints
+            .iter()
+            .map(|endpoint| LeaseKey { client: client.name.clone(), source, endpoint: *endpoint })
+            .filter(|key| !self.leases.contains(key))
+            .count();
+        if added == 0 {
+            return Ok(());
+        }
+        if self.leases.count(&client.name) + added > client.max_grants as usize {
+            return Err(Reason::TooManyGrants);
+        }
+        if self.leases.len() + added > self.policy.settings().max_grants as usize {
+            return Err(Reason::Full);
+        }
+        Ok(())
+    }
+}
+
+/// What a knock comes to.
+enum Decision {
+    Open {
+        keys: Vec<LeaseKey>,
+        lease: Lease,
+    },
+    /// `None`: all of the client's.
+    Close {
+        key: PublicKey,
+        endpoints: Option<BTreeSet<Endpoint>>,
+    },
+}
+
+/// When a client's enrolment ends, boot-time clock.
+fn end_of_enrolment(client: &ClientPolicy, now: Now) -> Duration {
+    client.valid_until_boot(now).unwrap_or(Duration::MAX)
+}
+
+/// Whether a policy allows a lease that was opened under another.
+fn still_allowed(policy: &Policy, now: Now, key: &LeaseKey, lease: &Lease) -> bool {
+    policy.client_named(&key.client).is_some_and(|client| {
+        client.key == lease.owner
+            && !client.has_expired(now)
+            && policy.check_mode(client, lease.mode).is_ok()
+            && policy.check_address(client, key.source).is_ok()
+            && policy.allows_endpoint(client, key.endpoint)
+    })
+}

@@ -1,0 +1,174 @@
+//! The verifier half: from a datagram to a candidate, cheapest refusal first.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use spa_proto::{
+    Cloak, CloakKey, Envelope, GateKeys, MAX_PACKET, MIN_PACKET, PublicKey, SecretKey, SharedSecret, Tag,
+};
+
+use crate::budget::{self, Bucket};
+use crate::candidate::{Candidate, Ciphertext, Outcome};
+use crate::clients::Clients;
+use crate::fresh::Window;
+use crate::memo::{Memo, Recall};
+use crate::reason::{Counters, Reason, Refusal};
+use crate::time::Now;
+
+/// Cloak keys that are live at once. Junk costs one short MAC for each.
+pub const MAX_CLOAKS: usize = 4;
+
+/// What the verifier knows.
+pub struct VerifierSettings {
+    /// The server's private key.
+    pub server: SecretKey,
+    /// The live cloak keys, newest first; those beyond [`MAX_CLOAKS`] are ignored.
+    pub cloaks: Vec<CloakKey>,
+    /// How far a packet's time may be from ours, either way: taken into 1 s to 10 min, in whole seconds.
+    pub max_age: Duration,
+    /// The clients; of two for one key the last counts.
+    pub clients: Vec<(PublicKey, GateKeys)>,
+}
+
+/// The verifier half. Memory is fixed by the number of clients; the cost of a packet does not depend on it.
+pub struct Verifier {
+    server: SecretKey,
+    cloaks: Vec<Cloak>,
+    window: Window,
+    clients: Clients,
+    memo: Memo,
+    budget: Bucket,
+    counters: Counters,
+    diffie_hellmans: u64,
+}
+
+impl Verifier {
+    /// A verifier that has seen nothing.
+    pub fn new(settings: VerifierSettings) -> Self {
+        let public = settings.server.public_key();
+        Self {
+            cloaks: settings.cloaks.iter().take(MAX_CLOAKS).map(|key| Cloak::new(key, &public)).collect(),
+            window: Window::new(settings.max_age),
+            clients: Clients::new(settings.clients),
+            server: settings.server,
+            memo: Memo::new(),
+            budget: Bucket::default(),
+            counters: Counters::default(),
+            diffie_hellmans: 0,
+        }
+    }
+
+    /// Takes new settings; the memo, the budgets and the counters of what stays are kept.
+    pub fn reconfigure(&mut self, settings: VerifierSettings) {
+        let mut old = core::mem::replace(self, Self::new(settings));
+        let moved = self.clients.inherit(&old.clients);
+        self.memo = core::mem::replace(&mut old.memo, Memo::new()).for_clients(&moved, &mut self.clients);
+        self.budget = old.budget;
+        self.counters = old.counters;
+        self.diffie_hellmans = old.diffie_hellmans;
+    }
+
+    /// Judges one datagram's payload. No refusal allocates, but for the hint table of a new epoch.
+    ///
+    /// # Errors
+    /// The refusal, already counted: `length` to `low-order`.
+    pub fn verify(&mut self, now: Now, source: SocketAddr, payload: &[u8]) -> Result<Candidate, Refusal> {
+        let result = self.check(now, source, payload);
+        self.counters.count(&result);
+        result
+    }
+
+    /// The warden's word on a candidate that it opened; wanted at once, before policy or the durable record.
+    pub fn settle(&mut self, tag: &Tag, outcome: Outcome) {
+        self.memo.settle(tag, outcome);
+    }
+
+    /// Refusals by reason, and candidates.
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Diffie-Hellman operations done so far: the one expense that packets can cause.
+    pub const fn diffie_hellmans(&self) -> u64 {
+        self.diffie_hellmans
+    }
+
+    fn check(&mut self, now: Now, source: SocketAddr, payload: &[u8]) -> Result<Candidate, Refusal> {
+        if !(MIN_PACKET..=MAX_PACKET).contains(&payload.len()) {
+            return Err(Reason::Length.into());
+        }
+        let (cloak, envelope) = self.uncloak(payload).ok_or(Reason::Tag)?;
+        self.window.check_time(now, envelope.time())?;
+        let (client, es) = match self.memo.recall(&envelope.tag(), source.ip().to_canonical()) {
+            Recall::New => self.check_new(now, source, &envelope)?,
+            Recall::Replay => return Err(Reason::Replay.into()),
+            Recall::Copy(entry) => {
+                if !self.clients.get_mut(entry.client).gate.admits(&envelope) {
+                    return Err(Reason::Gate.into());
+                }
+                let es = self.memo.pass(entry, source.ip().to_canonical()).ok_or(Reason::Replay)?;
+                (entry.client, es)
+            }
+        };
+        let key = self.clients.get_mut(client).key;
+        candidate(key, cloak, &envelope, es, source).ok_or(Reason::Length.into())
+    }
+
+    /// The cloak key, by its place, that made the packet, and the packet unmasked.
+    fn uncloak(&self, payload: &[u8]) -> Option<(u8, Envelope)> {
+        (0..).zip(&self.cloaks).find_map(|(place, cloak)| Some((place, cloak.open(payload)?)))
+    }
+
+    /// *name* and *pay*, for a packet that the memo does not know.
+    fn check_new(
+        &mut self,
+        now: Now,
+        source: SocketAddr,
+        envelope: &Envelope,
+    ) -> Result<(u32, SharedSecret), Refusal> {
+        let (tag, time) = (envelope.tag(), envelope.time());
+        let index = self.clients.find(now, self.window, envelope)?;
+        let client = self.clients.get_mut(index);
+        if client.remembered.may_have_forgotten(time) {
+            return Err(Reason::Replay.into());
+        }
+        if !client.bucket.has_token(budget::CLIENT, now.boot) {
+            return Err(Reason::BudgetClient.into());
+        }
+        if !self.budget.has_token(budget::GLOBAL, now.boot) {
+            return Err(Reason::BudgetGlobal.into());
+        }
+        client.bucket.take(budget::CLIENT, now.boot);
+        self.budget.take(budget::GLOBAL, now.boot);
+        self.diffie_hellmans += 1;
+        let Some(es) = self.server.diffie_hellman(&envelope.ephemeral()) else {
+            self.memo.remember_spent(&mut self.clients, index, tag, time);
+            return Err(Reason::LowOrder.into());
+        };
+        let from = source.ip().to_canonical();
+        self.memo.remember_pending(&mut self.clients, index, tag, time, es.clone(), from);
+        Ok((index, es))
+    }
+}
+
+/// `None` where the ciphertext does not fit, which the length check rules out.
+fn candidate(
+    client: PublicKey,
+    cloak: u8,
+    envelope: &Envelope,
+    es: SharedSecret,
+    source: SocketAddr,
+) -> Option<Candidate> {
+    Some(Candidate {
+        client,
+        cloak,
+        tag: envelope.tag(),
+        nonce: envelope.nonce(),
+        time: envelope.time(),
+        hint: envelope.hint(),
+        ephemeral: envelope.ephemeral(),
+        es,
+        ciphertext: Ciphertext::new(envelope.ciphertext())?,
+        source,
+    })
+}
