@@ -115,3 +115,44 @@ impl Selection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_a_name_is_taken() {
+        for good in ["lo", "eth0", "enp3s0.5", "a23456789012345", "wg-home"] {
+            assert!(Interfaces::named([good]).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "a:b", "a\0", "a234567890123456"] {
+            assert!(matches!(Interfaces::named([bad]), Err(CaptureError::InterfaceName(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_or_endless_list_is_refused() {
+        assert!(matches!(Interfaces::named([""; 0]), Err(CaptureError::InterfaceCount(0))));
+        assert!(Interfaces::named(["lo"; MAX_INTERFACES]).is_ok());
+        assert!(matches!(
+            Interfaces::named(["lo"; MAX_INTERFACES + 1]),
+            Err(CaptureError::InterfaceCount(_))
+        ));
+    }
+
+    #[test]
+    fn the_first_of_each_refused_index_is_told_apart() {
+        let mut selection = Selection::new(Some(vec![2, 7]));
+        let verdicts = [7, 3, 3, 2, 4].map(|index| selection.judge(index));
+        use Verdict::{Refused, RefusedFirst, Wanted};
+        assert_eq!(verdicts, [Wanted, RefusedFirst, Refused, Wanted, RefusedFirst]);
+    }
+
+    #[test]
+    fn the_memory_of_refused_indexes_is_bounded() {
+        let mut selection = Selection::new(Some(vec![]));
+        let room = selection.refused.capacity();
+        let first = (1..1000).filter(|&index| selection.judge(index) == Verdict::RefusedFirst).count();
+        assert_eq!((first, selection.refused.capacity()), (MAX_REFUSED, room));
+    }
+}
