@@ -247,3 +247,80 @@ impl fmt::Display for NameError {
 }
 
 impl std::error::Error for NameError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exceptions() {
+        for (text, shown) in [
+            ("wg0", "wg0"),
+            ("eth0.100", "eth0.100"),
+            ("veth@if2", "veth@if2"),
+            ("192.0.2.0/24", "192.0.2.0/24"),
+            ("192.0.2.7", "192.0.2.7/32"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("2001:db8::7", "2001:db8::7/128"),
+            ("fe80::/10", "fe80::/10"),
+            ("128.0.0.0/1", "128.0.0.0/1"),
+        ] {
+            assert_eq!(text.parse::<Except>().map(|except| except.to_string()).as_deref(), Ok(shown));
+        }
+    }
+
+    #[test]
+    fn what_is_no_exception() {
+        let host_bits = |text: &str| NameError::HostBits(text.parse().expect("a network"));
+        for (text, error) in [
+            ("", NameError::Interface),
+            ("wg+", NameError::Interface),
+            ("+", NameError::Interface),
+            ("!wg0", NameError::Interface),
+            ("-j", NameError::Interface),
+            ("eth 0", NameError::Interface),
+            ("eth0\n-A", NameError::Interface),
+            ("a\"b", NameError::Interface),
+            ("é", NameError::Interface),
+            ("sixteen-letters-", NameError::Interface),
+            ("eth0:1", NameError::Network),
+            ("192.0.2", NameError::Network),
+            ("1", NameError::Network),
+            ("wg0/24", NameError::Network),
+            ("192.0.2.0/", NameError::Prefix(32)),
+            ("192.0.2.0/33", NameError::Prefix(32)),
+            ("192.0.2.0/+24", NameError::Prefix(32)),
+            ("192.0.2.0/255.255.255.0", NameError::Prefix(32)),
+            ("2001:db8::/129", NameError::Prefix(128)),
+            ("2001:db8::/999", NameError::Prefix(128)),
+            ("0.0.0.0/0", NameError::Everything),
+            ("::/0", NameError::Everything),
+            ("192.0.2.1/24", host_bits("192.0.2.0/24")),
+            ("2001:db8::1/32", host_bits("2001:db8::/32")),
+            ("::ffff:192.0.2.1", NameError::Mapped([192, 0, 2, 1].into())),
+        ] {
+            assert_eq!(text.parse::<Except>(), Err(error), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn client_names() {
+        for good in ["a", "0", "alice", "a.b_c-d", &"x".repeat(MAX_CLIENT_NAME)] {
+            assert!(ClientName::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", ".a", "_a", "Alice", "a b", "a\"", "a\n", "ä", &"x".repeat(MAX_CLIENT_NAME + 1)]
+        {
+            assert_eq!(ClientName::new(bad), Err(NameError::Client), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn covering() {
+        let network = |text: &str| text.parse::<Network>().expect("a network");
+        assert!(network("192.0.2.0/24").covers(&network("192.0.2.128/25")));
+        assert!(network("192.0.2.0/24").covers(&network("192.0.2.0/24")));
+        assert!(!network("192.0.2.128/25").covers(&network("192.0.2.0/24")));
+        assert!(!network("192.0.2.0/24").covers(&network("192.0.3.0/25")));
+        assert!(!network("192.0.2.0/24").covers(&network("2001:db8::/32")));
+    }
+}
