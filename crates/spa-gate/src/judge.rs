@@ -84,7 +84,7 @@ impl Judge {
         self.policy.set_own_addresses(own);
         let policy = &self.policy;
         let ended = self.leases.end(End::Policy, |key, lease| !still_allowed(policy, now, key, lease));
-        self.leases.shorten(|key, _| {
+        self.leases.shorten(|key| {
             policy.client_named(&key.client).map_or(now.boot, |client| {
                 now.boot.saturating_add(policy.longest(client)).min(end_of_enrolment(client, now))
             })
@@ -93,33 +93,35 @@ impl Judge {
     }
 
     /// Takes over a grant found in the kernel at start-up, which was granted and ends at these Unix nanoseconds.
-    /// It lasts no longer than a grant of now would. How its address was named is not known and not checked.
+    /// It lasts no longer than a grant of now would; one whose time is up ends with the next [`Self::expire`]. How its
+    /// address was named is not known and not checked. [`Self::restore`] comes first.
     ///
     /// # Errors
-    /// Why policy does not allow it, or `stale` where its time is up; the caller removes it from the kernel.
+    /// Why policy does not allow it, or `clock` where the wall clock was set back since, so that its end is not
+    /// known. The caller removes it from the kernel.
     pub fn adopt(&mut self, now: Now, key: LeaseKey, granted: u64, until: u64) -> Result<Lease, Refusal> {
+        self.window.check_clock(now, self.replays.newest())?;
+        if granted > now.wall {
+            return Err(Reason::Clock.into());
+        }
+        let key = LeaseKey { source: key.source.to_canonical(), ..key };
         let client = self.policy.client_named(&key.client).ok_or(Reason::UnknownClient)?;
         self.check_client(now, client)?;
         self.policy.check_address(client, key.source)?;
         if !self.policy.allows_endpoint(client, key.endpoint) {
             return Err(Reason::NotAllowed.into());
         }
-        if until <= now.wall {
-            return Err(Refusal::stale(0));
-        }
         self.check_caps(client, key.source, &BTreeSet::from([key.endpoint]))?;
         let longest = now.boot.saturating_add(self.policy.longest(client));
         let lease = Lease {
             granted,
-            since: now.boot.saturating_sub(Duration::from_nanos(now.wall.saturating_sub(granted))),
+            since: now.boot.saturating_sub(Duration::from_nanos(now.wall - granted)),
             until: now.boot_at(until).min(longest).min(end_of_enrolment(client, now)),
             owner: client.key,
             mode: Mode::Adopted,
         };
-        match self.leases.open(key, lease) {
-            Change::Opened(_, lease) | Change::Renewed(_, lease) | Change::Kept(_, lease) => Ok(lease),
-            Change::Closed(ended) => Ok(ended.lease), // opening closes nothing
-        }
+        self.leases.open(key, lease.clone());
+        Ok(lease)
     }
 
     /// Judges a knock of an authentic packet. The caller makes [`Accepted::record`] durable and then calls
@@ -178,10 +180,12 @@ impl Judge {
     /// Ends the leases whose time is up. Call it at [`Self::next_expiry`], and whenever the wall clock was set: an
     /// enrolment may end sooner by the new time.
     pub fn expire(&mut self, now: Now) -> Vec<Ended> {
-        let policy = &self.policy;
-        self.leases.shorten(|key, _| {
-            policy.client_named(&key.client).map_or(now.boot, |client| end_of_enrolment(client, now))
-        });
+        if self.policy.has_ending_enrolments() {
+            let policy = &self.policy;
+            self.leases.shorten(|key| {
+                policy.client_named(&key.client).map_or(now.boot, |client| end_of_enrolment(client, now))
+            });
+        }
         self.leases.expire(now)
     }
 

@@ -1,10 +1,10 @@
 //! Leases: what is open, for whom, until when. Bounded by the policy's caps.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use spa_proto::{ClientName, Endpoint, PublicKey};
+use spa_proto::{ClientName, Endpoint, Protocol, PublicKey};
 
 use crate::time::{Now, nanos};
 
@@ -123,6 +123,12 @@ impl Selector {
     }
 }
 
+/// No endpoint is ordered before it.
+const LEAST_ENDPOINT: Endpoint = match Endpoint::new(Protocol::Tcp, 1) {
+    Some(endpoint) => endpoint,
+    None => panic!("port 1 names an endpoint"), // at compile time
+};
+
 /// All leases, by key and by end.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
@@ -145,7 +151,12 @@ impl Leases {
 
     /// How many leases a client has.
     pub(crate) fn count(&self, client: &ClientName) -> usize {
-        self.leases.keys().filter(|key| key.client == *client).count()
+        let first = LeaseKey {
+            client: client.clone(),
+            source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            endpoint: LEAST_ENDPOINT,
+        };
+        self.leases.range(first..).take_while(|(key, _)| key.client == *client).count()
     }
 
     /// When the next lease ends, boot-time clock.
@@ -171,9 +182,9 @@ impl Leases {
     }
 
     /// Brings each lease's end forward to at most what `limit` says; a lease is never extended.
-    pub(crate) fn shorten(&mut self, limit: impl Fn(&LeaseKey, &Lease) -> Duration) {
+    pub(crate) fn shorten(&mut self, limit: impl Fn(&LeaseKey) -> Duration) {
         for (key, lease) in &mut self.leases {
-            let until = limit(key, lease);
+            let until = limit(key);
             if until < lease.until {
                 self.by_end.remove(&(lease.until, key.clone()));
                 self.by_end.insert((until, key.clone()));

@@ -88,19 +88,30 @@ impl Sources {
     }
 }
 
-/// What became of a packet.
-enum State {
-    /// Nothing more can come of it.
-    Spent,
-    /// Handed to the warden from these sources. Once the warden has answered: open for `bound` alone.
-    Open { es: SharedSecret, sources: Sources, bound: Option<IpAddr> },
+/// A packet of which a copy may go on.
+struct Open {
+    es: SharedSecret,
+    /// It went to the warden from these.
+    sources: Sources,
+    /// Once the warden has answered: the one source that it is open for, once.
+    bound: Option<IpAddr>,
+}
+
+impl Open {
+    fn is_for(&self, source: IpAddr) -> bool {
+        match self.bound {
+            Some(bound) => bound == source,
+            None => !self.sources.contains(source) && !self.sources.is_full(),
+        }
+    }
 }
 
 struct Slot {
     tag: Tag,
     time: u32,
     client: u32,
-    state: State,
+    /// `None`: nothing more can come of it.
+    open: Option<Open>,
     /// Neighbours in the queue of all entries.
     older: u16,
     newer: u16,
@@ -150,24 +161,18 @@ impl Memo {
             return Recall::New;
         };
         let entry = &self.slots[usize::from(slot)];
-        let open = match &entry.state {
-            State::Spent => false,
-            State::Open { bound: Some(bound), .. } => *bound == source,
-            State::Open { sources, .. } => !sources.contains(source) && !sources.is_full(),
-        };
+        let open = entry.open.as_ref().is_some_and(|open| open.is_for(source));
         if open { Recall::Copy(Entry { client: entry.client, slot }) } else { Recall::Replay }
     }
 
     /// Lets the copy go on: it is now remembered for this source as well. `None` where it is spent.
     pub(crate) fn pass(&mut self, entry: Entry, source: IpAddr) -> Option<SharedSecret> {
-        let state = &mut self.slots[usize::from(entry.slot)].state;
-        let State::Open { es, sources, bound } = state else {
-            return None;
-        };
-        let es = es.clone();
-        match bound {
-            None => sources.push(source),
-            Some(_) => *state = State::Spent,
+        let state = &mut self.slots[usize::from(entry.slot)].open;
+        let open = state.as_mut()?;
+        let es = open.es.clone();
+        match open.bound {
+            None => open.sources.push(source),
+            Some(_) => *state = None,
         }
         Some(es)
     }
@@ -177,13 +182,13 @@ impl Memo {
         let Some(slot) = self.by_tag.get(tag) else {
             return;
         };
-        let state = &mut self.slots[usize::from(*slot)].state;
-        let State::Open { sources, bound, .. } = state else {
-            return; // the answer to a second copy
-        };
-        match outcome {
-            Outcome::BoundTo(to) if !sources.contains(to.to_canonical()) => *bound = Some(to.to_canonical()),
-            Outcome::BoundTo(_) | Outcome::Spent => *state = State::Spent,
+        let state = &mut self.slots[usize::from(*slot)].open;
+        match (state.as_mut(), outcome) {
+            // Bound to an address that it has not come from yet. A second answer says the same.
+            (Some(open), Outcome::BoundTo(to)) if !open.sources.contains(to.to_canonical()) => {
+                open.bound = Some(to.to_canonical());
+            }
+            _ => *state = None,
         }
     }
 
@@ -202,17 +207,17 @@ impl Memo {
             client,
             tag,
             time,
-            State::Open { es, sources: Sources::new(source), bound: None },
+            Some(Open { es, sources: Sources::new(source), bound: None }),
         );
     }
 
     /// Remembers a packet that is refused whatever comes.
     pub(crate) fn remember_spent(&mut self, clients: &mut Clients, client: u32, tag: Tag, time: u32) {
-        self.remember(clients, client, tag, time, State::Spent);
+        self.remember(clients, client, tag, time, None);
     }
 
-    fn remember(&mut self, clients: &mut Clients, client: u32, tag: Tag, time: u32, state: State) {
-        let slot = Slot { tag, time, client, state, older: NONE, newer: NONE, next_of_client: NONE };
+    fn remember(&mut self, clients: &mut Clients, client: u32, tag: Tag, time: u32, open: Option<Open>) {
+        let slot = Slot { tag, time, client, open, older: NONE, newer: NONE, next_of_client: NONE };
         let own = clients.get_mut(client).remembered;
         let forgotten = if own.count == MEMO_ENTRIES_PER_CLIENT {
             Some(own.oldest)
@@ -288,7 +293,7 @@ impl Memo {
         while let Some(slot) = slots.get_mut(usize::from(next)).and_then(Option::take) {
             next = slot.newer;
             if let Some(client) = moved[slot.client as usize] {
-                memo.remember(clients, client, slot.tag, slot.time, slot.state);
+                memo.remember(clients, client, slot.tag, slot.time, slot.open);
             }
         }
         memo

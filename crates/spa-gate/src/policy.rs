@@ -81,6 +81,7 @@ pub(crate) struct Policy {
     by_key: HashMap<PublicKey, usize>,
     by_name: HashMap<ClientName, usize>,
     own: BTreeSet<IpAddr>,
+    has_ending_enrolments: bool,
 }
 
 impl Policy {
@@ -94,7 +95,8 @@ impl Policy {
             .filter(|(i, client)| by_name.get(&client.name) == Some(i))
             .map(|(i, client)| (client.key, i))
             .collect();
-        Self { settings, by_key, by_name, own: BTreeSet::new() }
+        let has_ending_enrolments = settings.clients.iter().any(|client| client.valid_until.is_some());
+        Self { settings, by_key, by_name, own: BTreeSet::new(), has_ending_enrolments }
     }
 
     pub(crate) const fn settings(&self) -> &JudgeSettings {
@@ -107,6 +109,11 @@ impl Policy {
 
     pub(crate) fn client_named(&self, name: &ClientName) -> Option<&ClientPolicy> {
         self.by_name.get(name).map(|index| &self.settings.clients[*index])
+    }
+
+    /// Whether any client's enrolment has an end.
+    pub(crate) const fn has_ending_enrolments(&self) -> bool {
+        self.has_ending_enrolments
     }
 
     pub(crate) fn set_own_addresses(&mut self, own: BTreeSet<IpAddr>) {
