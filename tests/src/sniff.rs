@@ -1,6 +1,6 @@
 //! What passes on the wire, seen by a packet socket in a namespace.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, recv, socket_with};
 
 use crate::ns::Namespace;
+use crate::probe::{PATIENCE, eventually};
 
 const ETH_P_ALL: u16 = 0x0003;
 const ETHERNET_HEADER: usize = 14;
@@ -75,6 +76,7 @@ pub struct Sniffer {
     seen: Arc<Mutex<Vec<Packet>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+    marker: UdpSocket,
 }
 
 impl Sniffer {
@@ -103,12 +105,26 @@ impl Sniffer {
                 }
             }
         });
-        Self { seen, stop, thread: Some(thread) }
+        let marker = ns.enter(|| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("lo is up"));
+        Self { seen, stop, thread: Some(thread), marker }
     }
 
-    /// What was seen so far.
+    /// Everything that passed before this call, for certain.
+    ///
+    /// # Panics
+    /// If what this call itself sends over `lo` is not seen.
     pub fn packets(&self) -> Vec<Packet> {
-        self.seen.lock().expect("no panic while locked").clone()
+        let address = self.marker.local_addr().expect("bound");
+        let port = address.port();
+        let now = || self.seen.lock().expect("no panic while locked").clone();
+        let markers =
+            |packets: &[Packet]| packets.iter().filter(|packet| packet.source_port() == port).count();
+        let before = markers(&now());
+        self.marker.send_to(&[], address).expect("lo is up");
+        eventually("the sniffer sees its marker", PATIENCE, || markers(&now()) > before);
+        let mut packets = now();
+        packets.retain(|packet| packet.source_port() != port || !packet.source.is_loopback());
+        packets
     }
 
     /// Payloads of the datagrams to a UDP port.
