@@ -21,8 +21,8 @@ pub fn can_accept(rule: &str, protection: &Protection) -> bool {
     let mut negated = false;
     let mut at = words.iter();
     while let Some(word) = at.next() {
-        let value = || at.as_slice().first().map(String::as_str).unwrap_or_default();
-        match word.as_str() {
+        let value = || at.as_slice().first().map(AsRef::as_ref).unwrap_or_default();
+        match word.as_ref() {
             "!" => {
                 negated = true;
                 continue;

@@ -17,8 +17,10 @@ pub mod memory;
 mod model;
 mod names;
 mod netlink;
+mod nft;
 mod plan;
 mod sockets;
+pub mod survey;
 mod words;
 
 pub use driver::Firewall;

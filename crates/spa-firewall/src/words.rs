@@ -1,9 +1,14 @@
 //! Splits a line of `iptables-save` into words, as both variants write it.
 
+use std::borrow::Cow;
+
+/// As many words as a grant has, so that reading thousands of them allocates little.
+const TYPICAL: usize = 24;
+
 /// The words of `line`, or `None` if its quoting is not what iptables writes: a word is bare, or wholly within double
 /// quotes, where a backslash takes the next character as it is.
-pub fn split(line: &str) -> Option<Vec<String>> {
-    let mut words = Vec::new();
+pub fn split(line: &str) -> Option<Vec<Cow<'_, str>>> {
+    let mut words = Vec::with_capacity(TYPICAL);
     let mut rest = line.trim_matches(' ');
     while !rest.is_empty() {
         let (word, after) = match rest.strip_prefix('"') {
@@ -19,18 +24,22 @@ pub fn split(line: &str) -> Option<Vec<String>> {
     Some(words)
 }
 
-fn bare_word(text: &str) -> Option<(String, &str)> {
+fn bare_word(text: &str) -> Option<(Cow<'_, str>, &str)> {
     let end = text.find(' ').unwrap_or(text.len());
     let (word, after) = text.split_at(end);
-    (!word.contains(['"', '\\'])).then(|| (word.to_owned(), after))
+    (!word.contains(['"', '\\'])).then_some((Cow::Borrowed(word), after))
 }
 
-fn quoted_word(text: &str) -> Option<(String, &str)> {
+fn quoted_word(text: &str) -> Option<(Cow<'_, str>, &str)> {
+    let end = text.find(['"', '\\'])?;
+    if text[end..].starts_with('"') {
+        return Some((Cow::Borrowed(&text[..end]), &text[end + 1..]));
+    }
     let mut word = String::new();
     let mut characters = text.char_indices();
     while let Some((at, character)) = characters.next() {
         match character {
-            '"' => return Some((word, &text[at + 1..])),
+            '"' => return Some((Cow::Owned(word), &text[at + 1..])),
             '\\' => word.push(characters.next()?.1),
             other => word.push(other),
         }
@@ -43,7 +52,7 @@ mod tests {
     use super::split;
 
     fn words(line: &str) -> Vec<String> {
-        split(line).expect("the line is well quoted")
+        split(line).expect("the line is well quoted").into_iter().map(|word| word.into_owned()).collect()
     }
 
     #[test]

@@ -9,10 +9,13 @@
 
 mod dates;
 mod failure;
+mod nat;
 mod parse;
 mod programs;
 mod render;
 mod run;
+
+pub use self::nat::published_ports;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -93,6 +96,30 @@ impl Iptables {
     /// Where the rules end up.
     pub fn backend(&self) -> Backend {
         self.backend
+    }
+
+    /// `iptables-save -t nat`, or `None` where looking would first make the table, or the family is missing.
+    ///
+    /// # Errors
+    /// As reading the filter table.
+    pub fn nat(&mut self, family: Family) -> Result<Option<String>, Error> {
+        let (witness, names) = match family {
+            Family::V4 => ("/proc/net", "/proc/net/ip_tables_names"),
+            Family::V6 => (IPV6_WITNESS, "/proc/net/ip6_tables_names"),
+        };
+        let made =
+            || std::fs::read_to_string(names).is_ok_and(|tables| tables.lines().any(|table| table == "nat"));
+        if !Path::new(witness).exists() || (self.backend == Backend::Legacy && !made()) {
+            return Ok(None);
+        }
+        let limit = self.time_limit;
+        let program = &self.programs(family)?.save;
+        let args = ["-t", "nat"];
+        let output = run::run(program, &args, None, limit)?;
+        if !output.success {
+            return Err(failure::classify(run::describe(program, &args), &output, family));
+        }
+        Ok(Some(output.stdout))
     }
 
     fn programs(&mut self, family: Family) -> Result<&Programs, Error> {

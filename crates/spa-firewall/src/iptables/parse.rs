@@ -1,5 +1,6 @@
 //! `iptables-save -c -t filter`, of either variant, as a [`FamilyState`].
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use spa_proto::{Endpoint, Protocol};
@@ -76,7 +77,7 @@ fn is_our_jump(rule: &str) -> bool {
 
 fn refers_to_us(rule: &str) -> bool {
     let Some(words) = words::split(rule) else { return false };
-    words.windows(2).any(|pair| matches!(pair[0].as_str(), "-j" | "-g") && pair[1] == CHAIN)
+    words.windows(2).any(|pair| matches!(pair[0].as_ref(), "-j" | "-g") && pair[1] == CHAIN)
 }
 
 /// The options that our rules have, as they stand in a line.
@@ -97,11 +98,11 @@ struct Options<'a> {
 
 impl<'a> Options<'a> {
     /// `None` if there is any other option, or one twice.
-    fn read(words: &'a [String]) -> Option<Self> {
+    fn read(words: &'a [Cow<'_, str>]) -> Option<Self> {
         let mut options = Self::default();
         for pair in words.chunks(2) {
             let [option, value] = pair else { return None };
-            let slot = match option.as_str() {
+            let slot = match option.as_ref() {
                 "-i" => &mut options.interface,
                 "-s" => &mut options.source,
                 "-p" => &mut options.protocol,
@@ -125,6 +126,21 @@ impl<'a> Options<'a> {
         Some(options)
     }
 
+    fn values(&self) -> [Option<&'a str>; 10] {
+        [
+            self.interface,
+            self.source,
+            self.protocol,
+            self.port,
+            self.state,
+            self.direction,
+            self.comment,
+            self.start,
+            self.stop,
+            self.target,
+        ]
+    }
+
     fn endpoint(&self) -> Option<Endpoint> {
         let protocol = match self.protocol? {
             "tcp" => Protocol::Tcp,
@@ -141,8 +157,9 @@ fn own_rule(text: &str) -> Option<Rule> {
     let words = words::split(text)?;
     let mut found = Options::read(&words)?;
     let rule = guess(&found)?;
-    let written = words::split(&render::rule(&rule)?)?;
-    let mut written = Options::read(&written)?;
+    let again = render::rule(&rule)?;
+    let again = words::split(&again)?;
+    let mut written = Options::read(&again)?;
     // The kernel's rule has an explicit `-m tcp` for `-p tcp`; otherwise each match must be there for its options.
     let implied = found.protocol.filter(|_| found.port.is_some());
     found.matches.retain(|name| Some(*name) != implied);
@@ -150,22 +167,7 @@ fn own_rule(text: &str) -> Option<Rule> {
     written.matches.sort_unstable();
     // Checked by guess(): printed as a prefix, or left out where it says nothing.
     (written.source, written.start) = (found.source, found.start);
-    let all = |options: &Options<'_>| {
-        [
-            options.interface,
-            options.source,
-            options.protocol,
-            options.port,
-            options.state,
-            options.direction,
-            options.comment,
-            options.start,
-            options.stop,
-            options.target,
-        ]
-        .map(|value| value.map(str::to_owned))
-    };
-    (all(&found) == all(&written) && found.matches == written.matches).then_some(rule)
+    (found.values() == written.values() && found.matches == written.matches).then_some(rule)
 }
 
 fn guess(options: &Options<'_>) -> Option<Rule> {

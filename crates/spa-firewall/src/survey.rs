@@ -1,0 +1,182 @@
+//! What on this host works against the iptables driver: for `check`, and said once at start.
+
+use core::fmt;
+use std::path::Path;
+
+use spa_proto::Endpoint;
+
+use crate::ahead::can_accept;
+use crate::driver::Firewall;
+use crate::error::Error;
+use crate::iptables::{Backend, Iptables, published_ports};
+use crate::kernel::FamilyState;
+use crate::model::{Family, Protection};
+use crate::nft::{InputChain, input_chains};
+
+/// Exists while firewalld runs, or ran since boot.
+const FIREWALLD: [&str; 2] = ["/run/firewalld.pid", "/run/firewalld"];
+/// The tables of iptables-legacy that the kernel holds. Reading these makes none; asking iptables-legacy would.
+const LEGACY_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// It may surprise.
+    Warning,
+    /// What is protected is open, or a grant opens nothing.
+    Error,
+}
+
+/// One thing found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was found.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        };
+        write!(f, "{severity}: {}; {}", self.what, self.remedy)
+    }
+}
+
+/// Looks around. Nothing is changed.
+///
+/// # Errors
+/// If the firewall cannot be read at all. What cannot be looked at otherwise is a finding.
+pub fn look(protection: &Protection, driver: &mut Iptables) -> Result<Vec<Finding>, Error> {
+    let mut findings = Vec::new();
+    let chains = input_chains().unwrap_or_else(|error| {
+        findings.push(warning(format!("nf_tables cannot be listed ({error})"), "run as root"));
+        Vec::new()
+    });
+    if FIREWALLD.iter().any(|path| Path::new(path).exists())
+        || chains.iter().any(|chain| chain.table == "firewalld")
+    {
+        findings.push(error(
+            "firewalld runs: its zone rejects what an iptables grant accepts, and its reload deletes our chain",
+            "use backend = \"nftables\", or stop firewalld",
+        ));
+    }
+    findings.extend(other_nft(&chains, driver.backend()));
+    if driver.backend() == Backend::Nft {
+        findings.extend(LEGACY_TABLES.iter().filter_map(|path| legacy_in_use(path)));
+    }
+    for family in Family::BOTH {
+        findings.extend(void(protection, family, &driver.read_family(family)?));
+        let published = driver.nat(family)?.map(|text| published_ports(&text, &protection.services));
+        findings.extend(
+            published.unwrap_or_default().into_iter().map(|endpoint| published_finding(family, endpoint)),
+        );
+    }
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    Ok(findings)
+}
+
+fn error(what: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding { severity: Severity::Error, what: what.into(), remedy: remedy.into() }
+}
+
+fn warning(what: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding { severity: Severity::Warning, ..error(what, remedy) }
+}
+
+/// Another chain's drop wins over our accept, whatever the priorities.
+fn other_nft(chains: &[InputChain], backend: Backend) -> Vec<Finding> {
+    let other = chains.iter().filter(|chain| chain.table != "firewalld" && chain.table != "spa");
+    let other = other.filter(|chain| backend == Backend::Legacy || !chain.is_of_iptables());
+    let finding = |chain: &InputChain| {
+        warning(
+            format!(
+                "the nft chain {} in table {} {} also filters what comes in; a grant cannot open what it drops",
+                chain.name, chain.family, chain.table
+            ),
+            format!("look at \"nft list table {} {}\"", chain.family, chain.table),
+        )
+    };
+    other.map(finding).collect()
+}
+
+fn legacy_in_use(path: &str) -> Option<Finding> {
+    let tables = std::fs::read_to_string(path).unwrap_or_default();
+    let program = if path.contains("ip6") { "ip6tables-legacy" } else { "iptables-legacy" };
+    tables.lines().any(|table| table == "filter").then(|| {
+        warning(
+            format!(
+                "the filter table of {program} is in use beside nf_tables; a grant cannot open what it drops"
+            ),
+            format!("look at \"{program} -S\", and keep all rules in one of the two"),
+        )
+    })
+}
+
+/// A host rule ahead of our jump that could accept what we drop.
+fn void(protection: &Protection, family: Family, state: &FamilyState) -> Option<Finding> {
+    if state.jumps.is_empty() {
+        return None; // laid at position 1 when we start
+    }
+    let rule = state.ahead.iter().find(|rule| can_accept(rule, protection))?;
+    Some(error(
+        format!("the {family} rule \"-A INPUT {rule}\" stands ahead of ours and may accept a protected port"),
+        "let the program that sets it append it instead; \"spa-server reload\" moves ours back to the front",
+    ))
+}
+
+fn published_finding(family: Family, endpoint: Endpoint) -> Finding {
+    error(
+        format!(
+            "{family} packets to {endpoint} are redirected before INPUT, as by a published Docker port: not protected"
+        ),
+        "publish it on an address that is not reachable, or take it out of [services]",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(family: &'static str, table: &str, name: &str) -> InputChain {
+        InputChain { family, table: table.into(), name: name.into() }
+    }
+
+    #[test]
+    fn only_chains_of_others_are_told() {
+        let chains = [
+            chain("ip", "filter", "INPUT"),
+            chain("inet", "spa", "input"),
+            chain("inet", "firewalld", "filter_INPUT"),
+            chain("inet", "filter", "input"),
+        ];
+        let told = |backend| other_nft(&chains, backend).len();
+        assert_eq!((told(Backend::Nft), told(Backend::Legacy)), (1, 2));
+    }
+
+    #[test]
+    fn a_jump_behind_an_accept_is_an_error() {
+        let protection = Protection {
+            spa_port: 62201,
+            protect: true,
+            except: Vec::new(),
+            services: ["tcp/22".parse().expect("an endpoint")].into(),
+            provisional_until: None,
+        };
+        let mut state =
+            FamilyState { present: true, ahead: vec!["-p tcp -j ACCEPT".into()], ..FamilyState::default() };
+        assert_eq!(void(&protection, Family::V4, &state), None);
+        state.jumps.push(2);
+        assert_eq!(
+            void(&protection, Family::V4, &state).map(|finding| finding.severity),
+            Some(Severity::Error)
+        );
+        state.ahead = vec!["-j DROP".into()];
+        assert_eq!(void(&protection, Family::V4, &state), None);
+    }
+}

@@ -1,0 +1,46 @@
+//! What the survey finds on a real firewall.
+
+mod common;
+
+use common::*;
+use spa_firewall::iptables::{Backend, Iptables, Variant};
+use spa_firewall::survey::{Severity, look};
+
+fn found(variant: Variant) -> Vec<String> {
+    let mut driver = Iptables::open(variant).expect("it opens");
+    let findings = look(&protection(&["tcp/22", "tcp/8080"]), &mut driver).expect("it looks");
+    assert!(findings.is_sorted_by_key(|finding| finding.severity == Severity::Warning));
+    findings.into_iter().map(|finding| finding.to_string()).collect()
+}
+
+#[test]
+fn a_bare_host_gives_nothing() {
+    spa_tests::in_namespace(|| {
+        assert_eq!(found(Variant::Nft), [""; 0]);
+        let before = std::fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
+        assert_eq!(before, "", "looking makes no legacy table");
+    });
+}
+
+#[test]
+fn what_works_against_us_is_found() {
+    spa_tests::in_namespace(|| {
+        each_variant("what_works_against_us_is_found", |_, enforcer| {
+            enforcer.enforce(&wanted(protection(&["tcp/22"]), &[])).expect("it is laid");
+            enforcer.remove_all().expect("it is removed");
+        });
+        std::fs::create_dir("/run/firewalld").expect("a directory");
+        spa_tests::sh(
+            "nft add table inet strict && nft add chain inet strict in '{ type filter hook input priority 0; }'
+             iptables-nft -t nat -N DOCKER
+             iptables-nft -t nat -A DOCKER ! -i docker0 -p tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80
+             iptables-nft -A INPUT -j ACCEPT && iptables-nft -N SPA && iptables-nft -A INPUT -j SPA",
+        );
+        let found = found(Variant::Nft);
+        for words in ["firewalld runs", "inet strict", "tcp/8080", "\"-A INPUT -j ACCEPT\""] {
+            assert!(found.iter().any(|finding| finding.contains(words)), "{words}: {found:#?}");
+        }
+        let legacy = Iptables::open(Variant::Legacy).is_ok_and(|driver| driver.backend() == Backend::Legacy);
+        assert_eq!(found.iter().any(|finding| finding.contains("iptables-legacy")), legacy, "{found:#?}");
+    });
+}
