@@ -1,0 +1,236 @@
+//! The command line: one definition for the parser, the help, the completions and the man pages.
+
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::address::Source;
+use crate::duration;
+use crate::knocker::Options;
+use crate::resolve::Family;
+
+const EXAMPLES: &str = "\
+Examples:
+  spa-client import --name bastion < invite     take an administrator's invite
+  spa-client open ssh --wait                    open ssh for 30 seconds, and see that it is open
+  spa-client exec ssh -- rsync -a dir bastion:  keep it open while a command runs
+  spa-client check                              what could be wrong?
+
+In ~/.ssh/config, after which \"ssh bastion\" knocks by itself:
+  Host bastion
+    ProxyCommand spa-client connect --fdpass %h %p
+    ProxyUseFdpass yes
+
+Exit codes:
+   0  done             64  wrong usage, or no such host or service   75  could not tell whether the port opened
+  65  bad data         66  a file is missing                         77  a secret file is open to others
+  69  no way through, or connections are refused                     78  the configuration is wrong
+  74  reading or writing failed
+  exec gives the exit code of its command; 128 and the signal where one ended it.";
+
+/// Knock at a server that shows no open port, and connect.
+#[derive(Debug, Parser)]
+#[command(name = "spa-client", version, after_help = EXAMPLES, max_term_width = 110)]
+pub(super) struct Args {
+    /// Configuration, instead of $XDG_CONFIG_HOME/spa/client.toml or ~/.config/spa/client.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Say what is done, also where standard error is no terminal.
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub verbose: bool,
+    /// Say nothing but errors.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Open services for this machine, for a time.
+    Open(OpenArgs),
+    /// Close this machine's own openings before their time.
+    Close(CloseArgs),
+    /// Open a port, connect to it, and copy standard input and output: ssh's ProxyCommand.
+    Connect(ConnectArgs),
+    /// Keep services open while a command runs.
+    Exec(ExecArgs),
+    /// Make a key pair for a server whose administrator wants your public key.
+    Keygen(KeygenArgs),
+    /// Take an invite: write its host entry and key file.
+    Import(ImportArgs),
+    /// List the configured hosts.
+    Hosts {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check configuration, keys, name resolution, route and clock.
+    Check {
+        /// This host alone.
+        #[arg(long, value_name = "NAME")]
+        host: Option<String>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a directory.
+    #[command(hide = true)]
+    Man {
+        /// The directory, which exists.
+        directory: PathBuf,
+    },
+}
+
+/// How to reach a server.
+#[derive(Debug, clap::Args)]
+pub(super) struct PathArgs {
+    /// Whose access to ask for: auto, observed, bound or an IP address.
+    #[arg(long, value_name = "SOURCE")]
+    source: Option<Source>,
+    /// Use the host's IPv4 addresses alone.
+    #[arg(short = '4', conflicts_with = "v6")]
+    v4: bool,
+    /// Use the host's IPv6 addresses alone.
+    #[arg(short = '6')]
+    v6: bool,
+}
+
+impl PathArgs {
+    pub(super) fn options(&self) -> Options {
+        let family = match (self.v4, self.v6) {
+            (true, _) => Family::V4,
+            (_, true) => Family::V6,
+            _ => Family::Both,
+        };
+        Options { source: self.source, family, state: None }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct OpenArgs {
+    /// Services of the host's entry, or endpoints such as tcp/22. One packet asks for all of them.
+    #[arg(required = true, value_name = "SERVICE")]
+    pub services: Vec<String>,
+    /// The host entry. Not needed where there is only one.
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// For how long, such as 30s, 5m or 1h. Without it, as long as the server's default; the server may shorten it.
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
+    pub time: Option<Duration>,
+    /// Knock until the TCP ports answer, at most so long.
+    #[arg(
+        long, value_name = "TIME", value_parser = duration::parse,
+        num_args = 0..=1, require_equals = true, default_missing_value = "5s"
+    )]
+    pub wait: Option<Duration>,
+    #[command(flatten)]
+    pub path: PathArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CloseArgs {
+    /// What to close. Nothing named: everything that this client's key opened.
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<String>,
+    /// The host entry. Not needed where there is only one.
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    #[command(flatten)]
+    pub path: PathArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ConnectArgs {
+    /// A host entry's name or its address: ssh's %n or %h.
+    pub host: String,
+    /// The TCP port: ssh's %p.
+    pub port: NonZeroU16,
+    /// Hand the connection over on standard output, for ssh's ProxyUseFdpass.
+    #[arg(long)]
+    pub fdpass: bool,
+    /// Give up after this time.
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "10s")]
+    pub timeout: Duration,
+    #[command(flatten)]
+    pub path: PathArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ExecArgs {
+    /// Services of the host's entry, or endpoints such as tcp/22.
+    #[arg(required = true, value_name = "SERVICE")]
+    pub services: Vec<String>,
+    /// The host entry. Not needed where there is only one.
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// For how long to ask at a time. It is renewed at a third of that.
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::parse, default_value = "1m")]
+    pub time: Duration,
+    /// Give up where the TCP ports do not answer in this time.
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "10s")]
+    pub timeout: Duration,
+    /// Leave it open at the end, until it expires.
+    #[arg(long)]
+    pub keep: bool,
+    #[command(flatten)]
+    pub path: PathArgs,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<std::ffi::OsString>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct KeygenArgs {
+    /// What the host entry will be called.
+    #[arg(long, value_name = "NAME", value_parser = host_name)]
+    pub name: String,
+    /// Replace a key that waits for its invite.
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ImportArgs {
+    /// File with the invite; - or nothing is standard input.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// What to call the host entry.
+    #[arg(long, value_name = "NAME", value_parser = host_name)]
+    pub name: String,
+    /// The server's host name or address, where the invite's does not work from here.
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub address: Option<String>,
+    /// Replace an entry of this name. Its key file is kept as NAME.key.old.
+    #[arg(long)]
+    pub force: bool,
+}
+
+fn host_name(text: &str) -> Result<String, &'static str> {
+    if crate::config::is_host_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("a name is 1 to 64 of letters, digits, '.', '_' and '-', beginning with a letter or digit")
+    }
+}
+
+fn address(text: &str) -> Result<String, &'static str> {
+    if spa_proto::is_host(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a host name or an IP address, without port and brackets")
+    }
+}

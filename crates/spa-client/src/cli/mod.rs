@@ -1,0 +1,127 @@
+//! The command `spa-client`. Present with the feature `cli`.
+
+mod args;
+mod check;
+mod connect;
+mod edit;
+mod exec;
+mod failure;
+#[cfg(unix)]
+mod fdpass;
+mod hosts;
+mod import;
+mod keygen;
+mod open;
+mod relay;
+mod say;
+mod staged;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::config::Config;
+use crate::error::Error;
+use args::{Args, Command};
+use failure::{CONFIG, Failure, IO, USAGE, io_failure};
+use say::{Say, warn};
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let wrong = error.use_stderr(); // else it is --help or --version
+            return if error.print().is_err() {
+                ExitCode::from(IO)
+            } else if wrong {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let one_line = matches!(args.command, Command::Connect(_)); // ssh's user sees it in the middle of a session
+    match run(args) {
+        Ok(code) => code,
+        Err(failure) => {
+            let Failure { code, message, hint } = failure;
+            match hint {
+                Some(hint) if one_line => {
+                    warn(&format!("spa-client: {} ({hint})", message.replace('\n', " ")))
+                }
+                Some(hint) => warn(&format!("spa-client: {message}\n  hint: {hint}")),
+                None => warn(&format!("spa-client: {message}")),
+            }
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(args: Args) -> Result<ExitCode, Failure> {
+    let say = Say::new(args.verbose, args.quiet);
+    let path = || config_path(args.config.clone());
+    match args.command {
+        Command::Open(command) => block_on(open::open(command, &load(&path()?)?, say))??,
+        Command::Close(command) => block_on(open::close(command, &load(&path()?)?, say))??,
+        Command::Connect(command) => return connect::run(command, &load(&path()?)?, say),
+        Command::Exec(command) => return block_on(exec::run(command, &load(&path()?)?, say))?,
+        Command::Keygen(command) => keygen::run(&command, &path()?, say)?,
+        Command::Import(command) => import::run(&command, &path()?, say)?,
+        Command::Hosts { json } => hosts::run(&load(&path()?)?, json),
+        Command::Check { host, json } => {
+            let path = path()?;
+            return block_on(check::run(&load(&path)?, &path, host.as_deref(), json))?;
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "spa-client", &mut std::io::stdout());
+        }
+        Command::Man { directory } => {
+            clap_mangen::generate_to(Args::command(), directory)
+                .map_err(io_failure("cannot write man pages"))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn config_path(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    named.or_else(crate::paths::default_config).ok_or_else(|| {
+        Failure::new(CONFIG, "the environment names no home directory")
+            .hint("name the configuration with --config")
+    })
+}
+
+fn load(path: &Path) -> Result<Config, Failure> {
+    Config::load(path).map_err(|error| {
+        let missing =
+            matches!(&error, Error::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
+        let failure = Failure::from(error);
+        if missing {
+            failure.hint("\"spa-client import --name NAME\" makes it from an invite")
+        } else {
+            failure
+        }
+    })
+}
+
+/// Runs a future on one thread. A name look-up that still hangs in the resolver is left behind.
+fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(io_failure("cannot start the event loop"))?;
+    let output = runtime.block_on(future);
+    runtime.shutdown_background();
+    Ok(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+}

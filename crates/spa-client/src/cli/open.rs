@@ -1,0 +1,93 @@
+//! `open` and `close`.
+
+use serde_json::{Value, json};
+use spa_proto::{Endpoint, Protocol, Requests};
+
+use super::args::{CloseArgs, OpenArgs};
+use super::failure::{COULD_NOT_TELL, Failure};
+use super::say::{Say, mode, print};
+use crate::config::{Config, Host};
+use crate::error::Error;
+use crate::knocker::{Knocker, Report};
+use crate::wait::Answer;
+
+pub(super) async fn open(args: OpenArgs, config: &Config, say: Say) -> Result<(), Failure> {
+    let host = config.host(args.host.as_deref())?;
+    let requests = host.requests(&args.services)?;
+    let endpoints = endpoints(host, &requests);
+    let mut knocker = Knocker::new(host.clone(), args.path.options())?;
+    let report = knocker.open(requests, args.time).await?;
+    say.report(&report);
+    let Some(timeout) = args.wait else {
+        say.progress("whether it opened cannot be seen from here (use --wait)");
+        if args.json {
+            print(&json(host, &report, "unknown", &[]));
+        }
+        return Ok(());
+    };
+    let waited = if endpoints.iter().any(|endpoint| endpoint.protocol() == Protocol::Tcp) {
+        knocker.wait(&endpoints, timeout).await.map_err(|error| (state(&error), Failure::from(error)))
+    } else {
+        let what = args.services.join(", ");
+        let message = format!("could not tell whether {what} opened: only TCP ports can be waited for");
+        Err(("unknown", Failure::new(COULD_NOT_TELL, message)))
+    };
+    let answers = waited.as_deref().unwrap_or(&[]);
+    for Answer { endpoint, address, after } in answers {
+        say.progress(&format!("{endpoint} is open at {} after {} ms", address.ip(), after.as_millis()));
+    }
+    if args.json {
+        print(&json(host, &report, waited.as_ref().map_or_else(|(state, _)| *state, |_| "open"), answers));
+    }
+    waited.map(drop).map_err(|(_, failure)| failure)
+}
+
+pub(super) async fn close(args: CloseArgs, config: &Config, say: Say) -> Result<(), Failure> {
+    let host = config.host(args.host.as_deref())?;
+    let requests = host.requests(&args.services)?;
+    let mut knocker = Knocker::new(host.clone(), args.path.options())?;
+    let report = knocker.close(requests).await?;
+    say.report(&report);
+    say.progress("whether it closed cannot be seen from here");
+    if args.json {
+        print(&json(host, &report, "unknown", &[]));
+    }
+    Ok(())
+}
+
+/// Every endpoint of the requests, as far as the host's entry names them.
+pub(super) fn endpoints(host: &Host, requests: &Requests) -> Vec<Endpoint> {
+    requests.as_slice().iter().flat_map(|request| host.endpoints(request)).copied().collect()
+}
+
+fn state(error: &Error) -> &'static str {
+    match error {
+        Error::Refused { .. } => "refused",
+        _ => "unknown",
+    }
+}
+
+fn json(host: &Host, report: &Report, state: &str, answers: &[Answer]) -> String {
+    let sent: Vec<Value> = report
+        .sent
+        .iter()
+        .map(|sent| json!({ "to": sent.to.to_string(), "from": sent.from.to_string(), "mode": mode(sent) }))
+        .collect();
+    let failed: Vec<Value> = report
+        .failed
+        .iter()
+        .map(|(to, error)| json!({ "to": to.to_string(), "error": error.to_string() }))
+        .collect();
+    let answers: Vec<Value> = answers
+        .iter()
+        .map(|Answer { endpoint, address, after }| {
+            json!({
+                "endpoint": endpoint.to_string(),
+                "address": address.ip().to_string(),
+                "milliseconds": after.as_millis() as u64,
+            })
+        })
+        .collect();
+    json!({ "host": host.name, "state": state, "sent": sent, "failed": failed, "answers": answers })
+        .to_string()
+}
