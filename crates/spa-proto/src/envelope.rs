@@ -164,3 +164,6 @@ impl GateKeys {
         self.gate_tag(envelope.packet()).ct_eq(&envelope.packet()[GATE_TAG]).into()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,8 @@ mod noise;
 mod packet;
 mod payload;
 mod service;
+#[cfg(test)]
+mod vectors;
 
 pub use derive::{Cloak, GateKeys};
 pub use endpoint::{Endpoint, EndpointError, Protocol};

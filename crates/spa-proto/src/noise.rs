@@ -133,3 +133,6 @@ impl Drop for Symmetric {
         self.key.zeroize();
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

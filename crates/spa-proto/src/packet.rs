@@ -68,30 +68,44 @@ impl Sealer {
     pub fn seal(&self, knock: &Knock, random: &Randomness) -> Vec<u8> {
         let content = Zeroizing::new(knock.encode());
         let mut packet = vec![0; packet_size(content.len(), random.size)];
+        packet[CIPHERTEXT][..content.len()].copy_from_slice(&content);
         let time = (knock.counter / NANOS_PER_SECOND) as u32; // in range until the year 2106
+        self.seal_in_place(
+            &mut packet,
+            time,
+            &self.ephemeral(&random.ephemeral, knock.counter),
+            &random.nonce,
+        );
+        packet
+    }
+
+    /// Seals a packet of any length that has its payload from [`CIPHERTEXT`] on, and room for the AEAD's tag after.
+    fn seal_in_place(&self, packet: &mut [u8], time: u32, ephemeral: &SecretKey, nonce: &[u8; 12]) {
         let hint = self.gate.hint(epoch(time));
-        let secret = self.ephemeral(&random.ephemeral, knock.counter);
-        let ephemeral = *secret.public_key().as_bytes();
-        packet[NONCE].copy_from_slice(&random.nonce);
+        let ephemeral_public = *ephemeral.public_key().as_bytes();
+        packet[NONCE].copy_from_slice(nonce);
         packet[TIME].copy_from_slice(&time.to_be_bytes());
         packet[HINT].copy_from_slice(&hint);
-        packet[EPHEMERAL].copy_from_slice(&ephemeral);
-        packet[CIPHERTEXT][..content.len()].copy_from_slice(&content);
-        let es = secret.diffie_hellman(self.server.as_bytes());
+        packet[EPHEMERAL].copy_from_slice(&ephemeral_public);
+        let es = ephemeral.diffie_hellman(self.server.as_bytes());
         let handshake = Handshake {
-            prologue: &prologue(&random.nonce, time, &hint),
+            prologue: &prologue(nonce, time, &hint),
             initiator: &self.client,
             responder: &self.server,
             psk: &self.noise_psk,
-            ephemeral: &ephemeral,
+            ephemeral: &ephemeral_public,
             es: &es.expect("a checked public key is not of low order"),
             ss: &self.ss,
         };
         handshake.encrypt(&mut packet[CIPHERTEXT]);
-        let gate_tag = self.gate.gate_tag(&packet);
+        self.seal_envelope(packet);
+    }
+
+    /// Makes `M`, masks, makes `T`.
+    fn seal_envelope(&self, packet: &mut [u8]) {
+        let gate_tag = self.gate.gate_tag(packet);
         packet[GATE_TAG].copy_from_slice(&gate_tag);
-        self.cloak.seal(&mut packet);
-        packet
+        self.cloak.seal(packet);
     }
 
     /// A bad random source alone repeats no ephemeral key: the counter never repeats, and the hedge key is secret.
@@ -182,42 +196,4 @@ impl Opener {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::endpoint::{Endpoint, Protocol};
-    use crate::payload::{Action, Address, Request, Requests};
-
-    #[test]
-    fn what_a_client_seals_its_server_opens() {
-        let server = SecretKey::from_bytes([1; 32]);
-        let client = SecretKey::from_bytes([2; 32]);
-        let (psk, cloak) = (Psk::from_bytes([3; 32]), CloakKey::from_bytes([4; 32]));
-        let ssh = Request::Endpoint(Endpoint::new(Protocol::Tcp, 22).unwrap());
-        let knock = Knock {
-            action: Action::Open { requests: Requests::new([ssh]).unwrap(), seconds: 30 },
-            address: Address::Bound("192.0.2.7".parse().unwrap()),
-            counter: 1_766_361_600_123_456_789,
-        };
-        let sealer = Sealer::new(&client, &psk, &cloak, &server.public_key()).unwrap();
-        let random = Randomness { nonce: [5; 12], ephemeral: [6; 32], size: 77 };
-        let packet = sealer.seal(&knock, &random);
-        assert_eq!(packet.len(), 256 + 77);
-
-        let envelope = Cloak::new(&cloak, &server.public_key()).open(&packet).unwrap();
-        let gate = GateKeys::new(&psk, &server.public_key(), &client.public_key());
-        assert_eq!(envelope.hint(), gate.hint(epoch(envelope.time())));
-        assert!(gate.admits(&envelope));
-        let es = server.diffie_hellman(&envelope.ephemeral()).unwrap();
-        let message = Message {
-            nonce: &envelope.nonce(),
-            time: envelope.time(),
-            hint: &envelope.hint(),
-            ephemeral: &envelope.ephemeral(),
-            es: &es,
-            ciphertext: envelope.ciphertext(),
-        };
-        let opener = Opener::new(&server, &client.public_key(), &psk).unwrap();
-        assert_eq!(opener.open(&message).as_ref(), Ok(&knock));
-        assert!(Cloak::new(&CloakKey::from_bytes([9; 32]), &server.public_key()).open(&packet).is_none());
-    }
-}
+pub(crate) mod tests;
