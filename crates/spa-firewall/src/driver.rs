@@ -19,7 +19,8 @@ pub trait Firewall: Send {
     /// If it cannot be read. Failure never means "not there".
     fn read_family(&mut self, family: Family) -> Result<FamilyState, Error>;
 
-    /// Carries out the plan: each family whole or not at all, IPv4 first.
+    /// Carries out the plan: each family whole or not at all, IPv4 first. Only a new chain that is too long for the
+    /// kernel to take at once may come in pieces, what closes before what opens.
     ///
     /// # Errors
     /// If a family was refused. Success says only that the kernel was asked: read back and compare.

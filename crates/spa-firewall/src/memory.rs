@@ -1,6 +1,7 @@
 //! A firewall in memory: for tests and `--dry-run`. It holds to the model as a real one does, and can be made to fail.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::driver::Firewall;
 use crate::error::Error;
@@ -66,6 +67,21 @@ impl Firewall for Memory {
             *self.kernel.family_mut(family) = changed;
         }
         if fault == Some(Fault::Stutter) { Err(refused("made to fail after the change")) } else { Ok(()) }
+    }
+}
+
+/// Shared: one copy for the enforcer, one to look at it and meddle.
+impl Firewall for Arc<Mutex<Memory>> {
+    fn name(&self) -> String {
+        "memory".into()
+    }
+
+    fn read_family(&mut self, family: Family) -> Result<FamilyState, Error> {
+        self.lock().unwrap_or_else(PoisonError::into_inner).read_family(family)
+    }
+
+    fn apply(&mut self, plan: &Plan) -> Result<(), Error> {
+        self.lock().unwrap_or_else(PoisonError::into_inner).apply(plan)
     }
 }
 

@@ -90,8 +90,9 @@ impl Plan {
     }
 }
 
-/// More changed grants than this are written as a whole new chain: each deletion searches the chain.
-pub const MAX_EDITS: usize = 64;
+/// When more grants than this go, the chain is written anew: iptables-nft searches the whole chain for each, and of
+/// 1,000 grants it took 87 ms to delete 8 and 470 ms to delete 64, but 68 ms to write all anew.
+pub const MAX_REMOVALS: usize = 8;
 
 /// What has to change in `kernel` for `wanted` to stand. Empty if it stands already.
 pub fn reconcile(wanted: &Wanted, kernel: &Kernel) -> Plan {
@@ -175,7 +176,7 @@ fn standing_grants<'a>(state: &'a FamilyState, head: &[Rule], tail: &[Rule]) -> 
     (framed && grants).then(|| middle.iter().collect())
 }
 
-/// The difference in grants, or `None` if it is too large to be worth editing.
+/// The difference in grants, or `None` if too many go for editing to be worth it.
 fn edit(grants: &BTreeMap<&GrantKey, Span>, standing: Vec<&Counted>, at: usize) -> Option<ChainPlan> {
     let mut missing = grants.clone();
     let mut remove = Vec::new();
@@ -189,7 +190,7 @@ fn edit(grants: &BTreeMap<&GrantKey, Span>, standing: Vec<&Counted>, at: usize) 
             renewed.insert(key, counted.counters);
         }
     }
-    if remove.len() + missing.len() > MAX_EDITS {
+    if remove.len() > MAX_REMOVALS {
         return None;
     }
     if remove.is_empty() && missing.is_empty() {

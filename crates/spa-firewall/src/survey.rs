@@ -15,7 +15,8 @@ use crate::nft::{InputChain, input_chains};
 
 /// Exists while firewalld runs, or ran since boot.
 const FIREWALLD: [&str; 2] = ["/run/firewalld.pid", "/run/firewalld"];
-/// The tables of iptables-legacy that the kernel holds. Reading these makes none; asking iptables-legacy would.
+/// The tables of iptables-legacy that the kernel holds. Reading these makes none; asking iptables-legacy would. In a
+/// user namespace they may be unreadable, and then nothing is said.
 const LEGACY_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
 
 /// How bad it is.

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use spa_firewall::iptables::{Backend, Iptables, Variant};
+use spa_firewall::iptables::{Iptables, Variant};
 use spa_firewall::survey::{Severity, look};
 
 fn found(variant: Variant) -> Vec<String> {
@@ -40,7 +40,9 @@ fn what_works_against_us_is_found() {
         for words in ["firewalld runs", "inet strict", "tcp/8080", "\"-A INPUT -j ACCEPT\""] {
             assert!(found.iter().any(|finding| finding.contains(words)), "{words}: {found:#?}");
         }
-        let legacy = Iptables::open(Variant::Legacy).is_ok_and(|driver| driver.backend() == Backend::Legacy);
+        // Made by the legacy variant above, where that works and where the list may be read.
+        let tables = std::fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
+        let legacy = tables.lines().any(|table| table == "filter");
         assert_eq!(found.iter().any(|finding| finding.contains("iptables-legacy")), legacy, "{found:#?}");
     });
 }

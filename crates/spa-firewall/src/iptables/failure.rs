@@ -53,6 +53,11 @@ pub fn unreadable(command: String, unreadable: Unreadable, output: &Output, fami
     }
 }
 
+/// The commit did not fit the netlink socket's buffer.
+pub fn is_too_long(said: &str) -> bool {
+    said.contains("Message too long")
+}
+
 fn is_incompatible_table(said: &str) -> bool {
     said.lines().any(|line| line.contains("able `filter' is incompatible") && !line.contains("chain `"))
 }

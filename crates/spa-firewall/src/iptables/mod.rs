@@ -11,11 +11,13 @@ mod dates;
 mod failure;
 mod nat;
 mod parse;
+mod pieces;
 mod programs;
 mod render;
 mod run;
 
 pub use self::nat::published_ports;
+pub use self::render::commit;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,7 +27,7 @@ use crate::driver::Firewall;
 use crate::error::Error;
 use crate::kernel::FamilyState;
 use crate::model::Family;
-use crate::plan::Plan;
+use crate::plan::{FamilyPlan, Plan};
 
 /// Our chain, in the filter table of each family.
 pub const CHAIN: &str = "SPA";
@@ -135,6 +137,19 @@ impl Iptables {
         }
     }
 
+    fn commit(&mut self, family: Family, plan: &FamilyPlan) -> Result<(), Error> {
+        let limit = self.time_limit;
+        let program = &self.programs(family)?.restore;
+        let wait = LOCK_WAIT.to_string();
+        let args = ["-w", wait.as_str(), "-c", "--noflush"];
+        let output = run::run(program, &args, Some(&commit(plan)), limit)?;
+        if output.success {
+            Ok(())
+        } else {
+            Err(failure::classify(run::describe(program, &args), &output, family))
+        }
+    }
+
     fn save(&mut self, family: Family) -> Result<(FamilyState, Backend), Error> {
         let limit = self.time_limit;
         let program = &self.programs(family)?.save;
@@ -165,15 +180,13 @@ impl Firewall for Iptables {
     }
 
     fn apply(&mut self, plan: &Plan) -> Result<(), Error> {
-        let limit = self.time_limit;
         for family in Family::BOTH.into_iter().filter(|family| !plan.family(*family).is_empty()) {
-            let text = render::commit(plan.family(family));
-            let program = &self.programs(family)?.restore;
-            let wait = LOCK_WAIT.to_string();
-            let args = ["-w", wait.as_str(), "-c", "--noflush"];
-            let output = run::run(program, &args, Some(&text), limit)?;
-            if !output.success {
-                return Err(failure::classify(run::describe(program, &args), &output, family));
+            let plan = plan.family(family);
+            match (self.commit(family, plan), pieces::in_pieces(plan)) {
+                (Err(Error::Refused { stderr, .. }), Some(pieces)) if failure::is_too_long(&stderr) => {
+                    pieces.iter().try_for_each(|piece| self.commit(family, piece))?;
+                }
+                (result, _) => result?,
             }
         }
         Ok(())

@@ -8,7 +8,8 @@ use crate::model::GrantKey;
 use crate::names::Except;
 use crate::plan::{ChainPlan, FamilyPlan};
 
-/// One commit of the filter table with everything in the plan. The chain comes before the jump to it and goes after.
+/// One commit of the filter table with everything in the plan, as it is written and as `--dry-run` may show it.
+/// The chain comes before the jump to it and goes after.
 pub fn commit(plan: &FamilyPlan) -> String {
     let mut text = String::from("*filter\n");
     let mut line = |arguments: std::fmt::Arguments<'_>| {
