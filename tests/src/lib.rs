@@ -14,6 +14,7 @@ mod client;
 pub mod ns;
 pub mod probe;
 mod process;
+pub mod scene;
 mod server;
 pub mod services;
 pub mod sniff;
@@ -21,6 +22,7 @@ mod topology;
 
 pub use client::Client;
 pub use process::Process;
+pub use scene::Scene;
 pub use server::{SPA_PORT, Server, Settings, Variant, succeeded, write_private};
 pub use services::Sshd;
 pub use topology::{Family, Host, Topology};

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, recv, socket_with};
@@ -73,7 +74,7 @@ impl Packet {
 
 /// Records every IP packet that its namespace sends or receives, until it is dropped.
 pub struct Sniffer {
-    seen: Arc<Mutex<Vec<Packet>>>,
+    seen: Arc<Mutex<Vec<(Instant, Packet)>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     marker: UdpSocket,
@@ -101,7 +102,8 @@ impl Sniffer {
                 // An interruption only brings the next round forward.
                 let _ = poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&tick));
                 while let Ok((length, _)) = recv(socket.as_fd(), &mut frame[..], RecvFlags::empty()) {
-                    into.lock().expect("no panic while locked").extend(parse(&frame[..length]));
+                    let packet = parse(&frame[..length]).map(|packet| (Instant::now(), packet));
+                    into.lock().expect("no panic while locked").extend(packet);
                 }
             }
         });
@@ -114,17 +116,27 @@ impl Sniffer {
     /// # Panics
     /// If what this call itself sends over `lo` is not seen.
     pub fn packets(&self) -> Vec<Packet> {
+        self.timed().into_iter().map(|(_, packet)| packet).collect()
+    }
+
+    fn timed(&self) -> Vec<(Instant, Packet)> {
         let address = self.marker.local_addr().expect("bound");
         let port = address.port();
         let now = || self.seen.lock().expect("no panic while locked").clone();
-        let markers =
-            |packets: &[Packet]| packets.iter().filter(|packet| packet.source_port() == port).count();
+        let markers = |packets: &[(Instant, Packet)]| {
+            packets.iter().filter(|(_, packet)| packet.source_port() == port).count()
+        };
         let before = markers(&now());
         self.marker.send_to(&[], address).expect("lo is up");
         eventually("the sniffer sees its marker", PATIENCE, || markers(&now()) > before);
         let mut packets = now();
-        packets.retain(|packet| packet.source_port() != port || !packet.source.is_loopback());
+        packets.retain(|(_, packet)| packet.source_port() != port || !packet.source.is_loopback());
         packets
+    }
+
+    /// When the first packet to a port was seen.
+    pub fn first_to(&self, port: u16) -> Option<Instant> {
+        self.timed().into_iter().find(|(_, packet)| packet.destination_port() == port).map(|(when, _)| when)
     }
 
     /// Payloads of the datagrams to a UDP port.

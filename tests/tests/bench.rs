@@ -1,0 +1,77 @@
+//! How long it takes from a knock to an open port, and what a connection through spa-client costs. Figures are
+//! printed; what is asserted is a ratio within the run, since absolutes drift.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use spa_tests::scene::Scene;
+use spa_tests::services::tcp_echo;
+use spa_tests::sniff::Sniffer;
+use spa_tests::{Family, SPA_PORT, Settings, Variant, for_each_variant};
+
+for_each_variant!(knock_to_open);
+
+/// Within the burst of one client's budget.
+const KNOCKS: u16 = 12;
+/// fwknopd's five execs of iptables and its polling are a hundred times one exec (DESIGN, section 1).
+const MOST_EXECS: u32 = 20;
+
+fn knock_to_open(variant: Variant) {
+    let mut services = Settings::new(variant).services;
+    for number in 0..KNOCKS {
+        services += &format!("s{number} = \"tcp/{}\"\n", 9_000 + number);
+    }
+    let mut scene = Scene::new(&Settings { open_for: "60s", services, ..Settings::new(variant) }, Family::V4);
+    let names: Vec<String> = (0..KNOCKS).map(|number| format!("s{number}")).collect();
+    let invite = scene.server.enrol("bob", &names.join(","), &scene.address.to_string(), &[]);
+    scene.server.must(&["reload"]);
+    let bob = spa_tests::Client::invited(&scene.topology.client, "bob", &invite);
+    let exec = median((0..5).map(|_| exec_iptables(&scene)).collect());
+    let (mut opened, mut commands) = (Vec::new(), Vec::new());
+    for number in 0..KNOCKS {
+        tcp_echo(&scene.topology.server.ns, 9_000 + number);
+        let (knock, command) = knock(&scene, &bob, number);
+        opened.push(knock);
+        commands.push(command);
+    }
+    let most = opened.iter().max().copied().unwrap_or_default();
+    let (opened, command) = (median(opened), median(commands));
+    println!("{variant:?}: knock to open port: median {opened:?}, most {most:?}");
+    println!("{variant:?}: the command spa-client open: median {command:?}; one exec of iptables: {exec:?}");
+    assert!(opened <= exec * MOST_EXECS, "{opened:?} to open, {exec:?} for one exec of iptables");
+    scene.server.process().stop();
+}
+
+/// From the datagram on the wire to the first connection that is accepted; and the whole command.
+fn knock(scene: &Scene, bob: &spa_tests::Client, number: u16) -> (Duration, Duration) {
+    let (address, port) = (scene.address, 9_000 + number);
+    let sniffer = Sniffer::start(&scene.topology.client.ns);
+    let began = Instant::now();
+    let mut command = bob.command(&["open", &format!("s{number}")]).spawn().expect("nsenter runs");
+    scene.topology.client.ns.enter(|| {
+        // A new socket each time: a SYN that was dropped is sent again only after a second.
+        let try_once =
+            || TcpStream::connect_timeout(&SocketAddr::new(address, port), Duration::from_millis(2)).is_ok();
+        let deadline = began + spa_tests::probe::PATIENCE;
+        while !try_once() {
+            assert!(Instant::now() < deadline, "port {port} did not open");
+        }
+    });
+    let open = Instant::now();
+    assert!(command.wait().expect("our child").success());
+    let whole = began.elapsed();
+    let sent = sniffer.first_to(SPA_PORT).expect("the knock was seen");
+    (open.saturating_duration_since(sent), whole)
+}
+
+fn exec_iptables(scene: &Scene) -> Duration {
+    let iptables = scene.server.iptables(Family::V4);
+    let began = Instant::now();
+    scene.server.ns().sh(&format!("{iptables} -w -S SPA >/dev/null"));
+    began.elapsed()
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}

@@ -1,0 +1,249 @@
+//! The daemon's commands: first start with a way back, protection without the daemon, reload, revoke, close.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use spa_tests::probe::{PATIENCE, Probe, connect, echoes, eventually};
+use spa_tests::scene::Scene;
+use spa_tests::services::tcp_echo;
+use spa_tests::{Client, Family, Server, Settings, Topology, Variant, for_each_variant, in_namespace};
+
+for_each_variant!(
+    unconfirmed_goes_back,
+    unconfirmed_and_killed_goes_back,
+    confirmed_stays,
+    protect_and_unprotect_leave_no_trace,
+    own_rules_are_left_alone,
+    foreign_changes_are_put_right,
+    revoked_and_closed_at_once,
+);
+
+/// A server that has not run yet, with ssh open to all.
+fn fresh(variant: Variant) -> (Topology, Server, Client) {
+    let topology = Topology::new();
+    for port in [22, 8080] {
+        tcp_echo(&topology.server.ns, port);
+    }
+    let server = Server::new(&topology, &Settings { open_for: "20s", ..Settings::new(variant) });
+    let address = topology.server.address(Family::V4).to_string();
+    let alice = Client::invited(&topology.client, "alice", &server.enrol("alice", "ssh", &address, &[]));
+    (topology, server, alice)
+}
+
+fn look(topology: &Topology, port: u16) -> Probe {
+    spa_tests::probe::tcp(&topology.client.ns, topology.server.address(Family::V4), port)
+}
+
+fn all_rules(server: &Server) -> String {
+    Family::BOTH.map(|family| server.rules(family)).join("--\n")
+}
+
+fn unconfirmed_goes_back(variant: Variant) {
+    let (topology, mut server, _) = fresh(variant);
+    let before = all_rules(&server);
+    server.start_with(&["run", "--confirm", "3s"]);
+    assert_eq!(look(&topology, 22), Probe::Silent);
+    let status = server.process().wait();
+    assert_eq!(status.code(), Some(75), "{}", server.log());
+    assert_eq!(look(&topology, 22), Probe::Open, "as it was");
+    assert_eq!(all_rules(&server), before);
+}
+
+fn unconfirmed_and_killed_goes_back(variant: Variant) {
+    let (topology, mut server, _) = fresh(variant);
+    server.start_with(&["run", "--confirm", "3s"]);
+    assert_eq!(look(&topology, 22), Probe::Silent);
+    server.process().kill();
+    eventually("the kernel lifts what was not confirmed", Duration::from_secs(6), || {
+        look(&topology, 22) == Probe::Open
+    });
+}
+
+fn confirmed_stays(variant: Variant) {
+    const WITHIN: Duration = Duration::from_secs(3);
+    let (topology, mut server, alice) = fresh(variant);
+    for by_knock in [true, false] {
+        server.start_with(&["run", "--confirm", "3s"]);
+        if by_knock {
+            alice.open("ssh");
+        } else {
+            server.must(&["confirm"]);
+        }
+        // The time passes, and nothing else can tell that it did.
+        std::thread::sleep(WITHIN + Duration::from_millis(500));
+        assert!(server.process().is_running(), "{}", server.log());
+        assert_eq!(
+            spa_tests::probe::tcp(&topology.stranger.ns, topology.server.address(Family::V4), 22),
+            Probe::Silent
+        );
+        server.process().stop();
+        server.must(&["unprotect"]);
+        assert_eq!(look(&topology, 22), Probe::Open);
+    }
+}
+
+fn protect_and_unprotect_leave_no_trace(variant: Variant) {
+    let (topology, mut server, _) = fresh(variant);
+    let before = all_rules(&server);
+    server.start();
+    server.process().stop();
+    assert_eq!(look(&topology, 22), Probe::Silent, "a stop keeps the protection");
+    server.must(&["unprotect"]);
+    assert_eq!(all_rules(&server), before);
+    assert_eq!(look(&topology, 22), Probe::Open);
+    // As at boot: from the last good configuration, without keys.
+    fs::remove_file(server.file("server.key")).expect("it is there");
+    fs::write(server.config(), "port = oops").expect("written");
+    server.must(&["protect"]);
+    assert_eq!([look(&topology, 22), look(&topology, 8080)], [Probe::Silent, Probe::Open]);
+    server.must(&["protect"]);
+    server.configure(&Settings::new(variant));
+    server.must(&["unprotect"]);
+    assert_eq!(all_rules(&server), before, "twice is as good as once");
+    server.must(&["unprotect"]);
+}
+
+fn own_rules_are_left_alone(variant: Variant) {
+    let (topology, mut server, alice) = fresh(variant);
+    for family in Family::BOTH {
+        let iptables = server.iptables(family);
+        server.ns().sh(&format!(
+            "{iptables} -N MINE && {iptables} -A MINE -p tcp --dport 9 -j DROP && {iptables} -A INPUT -j MINE
+             {iptables} -A INPUT -p tcp --dport 8080 -m comment --comment 'not \"ours\"' -j ACCEPT"
+        ));
+    }
+    let before = all_rules(&server);
+    server.start();
+    alice.open("ssh");
+    eventually("it opens", PATIENCE, || look(&topology, 22) == Probe::Open);
+    server.process().stop();
+    let ours = |rule: &&str| !rule.contains("SPA");
+    let (now, expected) = (all_rules(&server), before.clone());
+    assert!(now.lines().filter(ours).eq(expected.lines()), "{now}\nbefore:\n{before}");
+    server.must(&["unprotect"]);
+    assert_eq!(all_rules(&server), before);
+}
+
+fn foreign_changes_are_put_right(variant: Variant) {
+    let (topology, mut server, _) = fresh(variant);
+    server.start();
+    let iptables = server.iptables(Family::V4);
+    for change in ["-D INPUT 1", "-F SPA", "-F"] {
+        server.ns().sh(&format!("{iptables} -w {change}"));
+        eventually(format_args!("{change} is noticed"), PATIENCE, || look(&topology, 22) == Probe::Silent);
+    }
+    assert!(server.process().is_running());
+}
+
+fn revoked_and_closed_at_once(variant: Variant) {
+    let scene = Scene::new(&Settings { open_for: "60s", ..Settings::new(variant) }, Family::V4);
+    let client = &scene.topology.client;
+    let closed = || {
+        eventually("it closes at once", Duration::from_secs(2), || scene.look(client, 22) == Probe::Silent);
+        assert!(scene.server.grants().is_empty());
+        assert!(scene.server.grant_rules(Family::V4).is_empty());
+    };
+    for revoke in [&["revoke", "alice"][..], &["revoke", "--source", "192.0.2.10"], &["revoke", "--all"]] {
+        scene.alice.open("ssh");
+        scene.wait_open(client, 22);
+        scene.server.must(revoke);
+        closed();
+    }
+    scene.alice.open("ssh");
+    scene.wait_open(client, 22);
+    scene.alice.must(&["close"]);
+    closed();
+    scene.alice.must(&["open", "ssh", "web"]);
+    scene.wait_open(client, 80);
+    scene.alice.must(&["close", "web"]);
+    eventually("web closes", Duration::from_secs(2), || scene.look(client, 80) == Probe::Silent);
+    assert_eq!(scene.look(client, 22), Probe::Open, "ssh was not meant");
+}
+
+/// A reload takes all of a configuration or nothing of it, and what goes on goes on.
+#[test]
+fn reload_is_all_or_nothing() {
+    in_namespace(|| {
+        let settings = Settings { open_for: "60s", ..Settings::new(Variant::Nft) };
+        let mut scene = Scene::new(&settings, Family::V4);
+        let (client, stranger) = (&scene.topology.client, &scene.topology.stranger);
+        tcp_echo(&scene.topology.server.ns, 8080);
+        scene.alice.open("ssh");
+        scene.wait_open(client, 22);
+        let mut connection = connect(&client.ns, scene.address, 22).expect("it is open");
+        let more = format!("{}more = \"tcp/8080\"\n", settings.services);
+        assert_eq!(scene.look(stranger, 8080), Probe::Open);
+        // One line is wrong: nothing of the rest is taken.
+        scene
+            .server
+            .configure(&Settings { services: format!("{more}wrong = \"tcp/0\"\n"), ..settings.clone() });
+        let output = scene.server.call(&["reload"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("server.toml") && said.contains("tcp/0"), "{said}");
+        assert_eq!(scene.look(stranger, 8080), Probe::Open);
+        scene.server.configure(&Settings { services: more, ..settings });
+        scene.server.must(&["reload"]);
+        assert_eq!(scene.looks(&[(stranger, 8080), (stranger, 22)]), [Probe::Silent; 2]);
+        assert_eq!(scene.look(client, 22), Probe::Open, "the grant goes on");
+        assert!(echoes(&mut connection));
+        // A client that is no longer enrolled loses its grants.
+        scene.server.must(&["client", "remove", "alice"]);
+        scene.server.process().signal(Signal::HUP);
+        eventually("its grant ends", PATIENCE, || scene.look(client, 22) == Probe::Silent);
+        scene.alice.call(&["open", "ssh"]);
+        eventually("its knock is refused", PATIENCE, || scene.server.refused("name") > 0);
+        assert_eq!(scene.look(client, 22), Probe::Silent);
+        scene.server.process().stop();
+    });
+}
+
+/// `--dry-run` says what it would do.
+#[test]
+fn a_dry_run_changes_nothing() {
+    in_namespace(|| {
+        let (topology, mut server, alice) = fresh(Variant::Nft);
+        let before = all_rules(&server);
+        server.start_with(&["run", "--dry-run"]);
+        alice.open("ssh");
+        eventually("the knock is logged", PATIENCE, || server.log().contains("alice"));
+        assert_eq!(all_rules(&server), before);
+        assert_eq!(look(&topology, 22), Probe::Open);
+        server.process().stop();
+        assert!(!server.file("state/replay").exists(), "nor the replay record");
+    });
+}
+
+/// Both halves: whichever dies, the other does not go on alone, and nothing opens.
+#[test]
+fn the_verifier_is_replaced_when_killed() {
+    in_namespace(|| {
+        let scene = &mut Scene::new(&Settings::new(Variant::Nft), Family::V4);
+        let daemon = scene.server.process().pid();
+        let verifier = || scene_verifier(daemon);
+        let first = verifier().expect("the daemon has a verifier");
+        spa_tests::sh(&format!("kill -9 {first}"));
+        eventually("another verifier", PATIENCE, || verifier().is_some_and(|pid| pid != first));
+        assert_eq!(scene.look(&scene.topology.client, 22), Probe::Silent);
+        eventually("knocks are taken again", PATIENCE, || {
+            scene.alice.call(&["open", "ssh"]);
+            scene.look(&scene.topology.client, 22) == Probe::Open
+        });
+        // The verifier holds no capability, whoever it runs as.
+        let pid = verifier().expect("it runs");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("procfs");
+        for set in ["CapPrm", "CapEff", "CapInh", "CapAmb", "CapBnd"] {
+            let line = status.lines().find(|line| line.starts_with(set)).expect("procfs has it");
+            assert!(line.ends_with("\t0000000000000000"), "{line}");
+        }
+        assert!(status.contains("Seccomp:\t2"), "a filter is in force");
+        assert!(status.contains("NoNewPrivs:\t1"));
+        scene.server.process().kill();
+        assert!(!std::path::Path::new(&format!("/proc/{pid}/exe")).exists(), "it ends with the warden");
+    });
+}
+
+fn scene_verifier(daemon: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
