@@ -30,7 +30,7 @@ fn a_holder_of_the_cloak_key_alone_costs_none_and_fills_nothing() {
     let (mut alice, mut outsider) = (Client::new(1), Client::new(2));
     let mut server = Server::new(&[&alice]);
     let captured = alice.ssh(START);
-    for n in 0..2 * MEMO_ENTRIES as u64 {
+    for n in 0..MEMO_ENTRIES as u64 {
         // Packets of its own, and captured ones changed: new nonces, new ciphertexts.
         if n % 64 == 0 {
             assert_eq!(server.refusal(now_at(0.0), from(HERE), &outsider.ssh(START + n)), Reason::Name);

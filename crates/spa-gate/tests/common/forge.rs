@@ -2,6 +2,7 @@
 //! table in DESIGN section 3, apart from spa-proto's.
 
 use core::hash::Hasher as _;
+use std::sync::OnceLock;
 
 use blake2::Blake2sMac256;
 use blake2::digest::{KeyInit as _, Mac as _};
@@ -9,14 +10,16 @@ use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit as _, StreamCipher as _};
 use siphasher::sip::SipHasher24;
 use siphasher::sip128::{self, Hasher128 as _};
-use spa_proto::GateKeys;
+use spa_proto::{GateKeys, PublicKey};
 
 use super::{cloak_key, server_key};
+
+static SERVER: OnceLock<PublicKey> = OnceLock::new();
 
 fn derive(label: &[u8; 16]) -> [u8; 32] {
     let mut mac = Blake2sMac256::new(cloak_key().expose().into());
     mac.update(label);
-    mac.update(server_key().public_key().as_bytes());
+    mac.update(SERVER.get_or_init(|| server_key().public_key()).as_bytes());
     mac.finalize().into_bytes().into()
 }
 
