@@ -299,3 +299,6 @@ impl Memo {
         memo
     }
 }
+
+#[cfg(test)]
+mod tests;
