@@ -14,7 +14,7 @@ use crate::words;
 /// What was wrong with the text.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unreadable {
-    /// There is no complete filter table in it.
+    /// There is no filter table in it.
     NoTable,
     /// This line is not one that iptables-save writes.
     Line(String),
@@ -42,7 +42,11 @@ pub fn family(text: &str) -> Result<(FamilyState, Backend), Unreadable> {
             },
         }
     }
-    if complete { Ok((state, backend)) } else { Err(Unreadable::NoTable) }
+    match (complete, inside) {
+        (true, false) => Ok((state, backend)),
+        (_, true) => Err(Unreadable::Line("the end is missing".to_owned())),
+        (false, false) => Err(Unreadable::NoTable),
+    }
 }
 
 /// `[3:180] -A SPA -i lo -j RETURN`
