@@ -142,6 +142,15 @@ fn super_packets_stay_outside() {
     });
 }
 
+/// Ends a flood when it goes out of scope, also when its test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 /// Sends wrong packets of both families without a pause while `body` runs. Returns how many went out.
 fn under_flood(body: impl FnOnce(&AtomicUsize)) -> usize {
     let (stop, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -154,8 +163,8 @@ fn under_flood(body: impl FnOnce(&AtomicUsize)) -> usize {
                 sent.fetch_add(1, Relaxed);
             }
         });
+        let _stop = Stop(&stop);
         body(&sent);
-        stop.store(true, Relaxed);
     });
     2 * sent.into_inner()
 }
