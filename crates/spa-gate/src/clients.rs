@@ -57,7 +57,7 @@ impl Table {
 /// All clients, with the hint tables of the epochs in the window.
 ///
 /// A table is built when a packet first needs it, once every 64 s: some ten milliseconds for 100,000 clients. Only
-/// epochs in the window are ever built and others are dropped first, so there are at most 4 at a max-age of 60 s,
+/// epochs in the window are ever built and others are dropped first, so there are at most 3 at a max-age of 60 s,
 /// and 20 at 10 min.
 pub(crate) struct Clients {
     list: Vec<Client>,

@@ -132,7 +132,8 @@ pub(crate) enum Recall {
     New,
     /// A copy, to be refused.
     Replay,
-    /// A copy that may go on, if its `M` is right: whoever has the cloak key can make another packet with this tag.
+    /// A copy that may go on, if its `M` is right: SipHash promises nothing against collisions to a holder of its key,
+    /// the cloak key, so this may be another packet with the same tag.
     Copy(Entry),
 }
 

@@ -172,3 +172,38 @@ fn candidate(
         source,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use spa_proto::{Action, Address, Knock, Psk, Randomness, Requests, Sealer};
+
+    use super::*;
+
+    #[test]
+    fn another_packet_with_a_remembered_tag_does_not_pass() {
+        let (server, cloak) = (SecretKey::from_bytes([1; 32]), CloakKey::from_bytes([2; 32]));
+        let (secret, psk) = (SecretKey::from_bytes([3; 32]), Psk::from_bytes([4; 32]));
+        let public = server.public_key();
+        let stranger = Sealer::new(&secret, &Psk::from_bytes([5; 32]), &cloak, &public).unwrap();
+        let knock = Knock {
+            action: Action::Close { requests: Requests::default() },
+            address: Address::Observed,
+            counter: 1_790_000_000_000_000_000,
+        };
+        let packet = stranger.seal(&knock, &Randomness { nonce: [6; 12], ephemeral: [7; 32], size: 8 });
+        let tag = Cloak::new(&cloak, &public).open(&packet).unwrap().tag();
+        let client = secret.public_key();
+        let mut verifier = Verifier::new(VerifierSettings {
+            server,
+            cloaks: vec![cloak],
+            max_age: Duration::from_secs(60),
+            clients: vec![(client, GateKeys::new(&psk, &public, &client))],
+        });
+        // As if a packet of the client had the same tag.
+        let (es, here) = (SharedSecret::from_bytes([9; 32]), "192.0.2.7".parse().unwrap());
+        verifier.memo.remember_pending(&mut verifier.clients, 0, tag, 1_790_000_000, es, here);
+        let now = Now { wall: knock.counter, boot: Duration::ZERO };
+        let refusal = verifier.verify(now, "192.0.2.8:1".parse().unwrap(), &packet).unwrap_err();
+        assert_eq!(refusal.reason(), Reason::Gate);
+    }
+}
