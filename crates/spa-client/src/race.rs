@@ -2,7 +2,9 @@
 //!
 //! A SYN that comes before the grant is dropped, and the kernel repeats it only after a second. So a new socket is
 //! started every few, then every few tens of milliseconds, and the earlier ones stay, since their answer may be on
-//! its way.
+//! its way. The losers are closed at once, before their own answers come, which the kernel then meets with a reset:
+//! so the server's program sees one connection, and counts no others against us (sshd's MaxStartups and
+//! PerSourcePenalties would).
 
 use std::collections::VecDeque;
 use std::io;
@@ -44,7 +46,7 @@ impl Race {
         self.refused
     }
 
-    /// Runs until a connect is answered; losers are closed at once, also when this is dropped.
+    /// Runs until a connect is answered. Also dropping it closes all connects.
     pub(crate) async fn run(&mut self) -> (TcpStream, SocketAddr) {
         let each = (MAX_PENDING / self.addresses.len().max(1)).min(MAX_PENDING_EACH);
         let start = Instant::now();
@@ -54,7 +56,10 @@ impl Race {
         loop {
             tokio::select! {
                 Some(done) = attempts.join_next() => match done {
-                    Ok((Ok(stream), address)) => return (stream, address),
+                    Ok((Ok(stream), address)) => {
+                        attempts.shutdown().await;
+                        return (stream, address);
+                    }
                     Ok((Err(error), _)) => self.note(&error),
                     Err(_) => {} // the oldest, aborted below
                 },

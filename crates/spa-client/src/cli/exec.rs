@@ -35,8 +35,10 @@ pub(super) async fn run(args: ExecArgs, config: &Config, say: Say) -> Result<Exi
     let [program, arguments @ ..] = args.command.as_slice() else {
         return Err(Failure::new(super::USAGE, "no command"));
     };
+    // Before the command runs, so that no signal finds us unprepared.
+    let signals = Signals::new().map_err(super::io_failure("cannot watch for signals"))?;
     let code = match Command::new(program).args(arguments).spawn() {
-        Ok(child) => attend(child, &mut knocker, &requests, args.time, opened).await,
+        Ok(child) => attend(child, signals, &mut knocker, &requests, (args.time, opened)).await,
         Err(error) => {
             let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
             Err(Failure::new(code, format!("cannot run {}: {error}", program.display())))
@@ -53,14 +55,13 @@ pub(super) async fn run(args: ExecArgs, config: &Config, say: Say) -> Result<Exi
 /// Renews the grant and passes signals on until the command ends.
 async fn attend(
     mut child: Child,
+    mut signals: Signals,
     knocker: &mut Knocker,
     requests: &Requests,
-    time: Duration,
-    opened: Instant,
+    (time, opened): (Duration, Instant),
 ) -> Result<ExitCode, Failure> {
     let every = time / RENEW_PART;
     let mut renewal = opened + every;
-    let mut signals = Signals::new().map_err(super::io_failure("cannot watch for signals"))?;
     loop {
         tokio::select! {
             status = child.wait() => {

@@ -1,0 +1,221 @@
+//! The commands, without a server: errors with their exit codes and hints, invites, lists.
+
+use crate::common::{Home, client_keys, server_secret, write_private};
+use spa_proto::{ClientKeyFile, Invite, SecretKey};
+
+const SERVICES: &str = "{ ssh = \"tcp/22\", web = [\"tcp/80\", \"tcp/443\"] }";
+
+fn home() -> Home {
+    Home::with_host("127.0.0.1", 9, SERVICES)
+}
+
+fn invite(secret: Option<SecretKey>) -> Invite {
+    let keys = client_keys();
+    Invite {
+        client: "alice".parse().unwrap(),
+        address: "bastion.example.org".to_owned(),
+        port: 40123,
+        server: server_secret().public_key(),
+        cloaks: keys.cloaks,
+        psk: keys.psk,
+        secret,
+        services: vec![("ssh".parse().unwrap(), vec!["tcp/22".parse().unwrap()])],
+        expires: None,
+    }
+}
+
+#[test]
+fn an_unknown_key_names_file_line_column_and_remedy() {
+    let home = home();
+    let text = std::fs::read_to_string(home.config()).unwrap().replace("services", "sevrices");
+    std::fs::write(home.config(), text).unwrap();
+    let place = format!("{}:6:1: unknown key \"sevrices\"", home.config().display());
+    home.run("hosts")
+        .fails(78, &[&place, "\n 6 | sevrices\n", "^^^^^^^^", "hint: did you mean \"services\"?"]);
+}
+
+#[test]
+fn wrong_usage_is_told_with_a_suggestion() {
+    let home = home();
+    home.run("open shs").fails(64, &["has no service \"shs\"", "did you mean \"ssh\"?"]);
+    home.run("open ssh --host bastoin").fails(64, &["no host \"bastoin\"", "did you mean \"bastion\"?"]);
+    home.run("open tcp/0").fails(64, &["no service \"tcp/0\"", "an endpoint such as tcp/22"]);
+    home.run("opne").fails(64, &["open"]);
+    home.run("open").fails(64, &["SERVICE"]);
+    home.run("open ssh --for 30").fails(64, &["a time with its unit"]);
+    home.run("open ssh --source anywhere").fails(64, &["\"observed\""]);
+    home.run("exec ssh").fails(64, &["COMMAND"]);
+    home.run("connect nowhere 22").fails(64, &["no host \"nowhere\""]);
+    home.run("connect bastion 0").fails(64, &["0"]);
+    let words: Vec<String> = (1..=9).map(|port| format!("tcp/{port}")).collect();
+    home.run(&format!("open {}", words.join(" "))).fails(64, &["1 to 8"]);
+}
+
+#[test]
+fn errors_of_connect_are_one_line() {
+    let ran = home().run("connect bastoin 22");
+    ran.fails(64, &["did you mean"]);
+    assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+    assert_eq!(ran.out, "");
+}
+
+#[test]
+fn a_missing_configuration_says_how_to_get_one() {
+    let home = Home::empty();
+    home.run("open ssh").fails(66, &[".config/spa/client.toml", "spa-client import"]);
+    std::fs::create_dir_all(home.path(".config/spa")).unwrap();
+    std::fs::write(home.config(), "").unwrap();
+    home.run("open ssh").fails(64, &["no host", "spa-client import"]);
+}
+
+#[test]
+fn the_configuration_may_be_named_before_and_after_the_command() {
+    let (home, other) = (home(), Home::empty());
+    let file = home.config().display().to_string();
+    for line in [format!("--config {file} hosts"), format!("hosts --config {file}")] {
+        let ran = other.run(&line);
+        assert_eq!(ran.succeeds().out, "bastion  127.0.0.1      9  ssh=tcp/22 web=tcp/80,tcp/443\n");
+    }
+    let xdg = other.command("hosts").env("XDG_CONFIG_HOME", home.path(".config")).output().unwrap();
+    assert!(xdg.status.success());
+}
+
+#[test]
+fn exposed_keys_are_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = home();
+    let key = home.path(".config/spa/bastion.key");
+    let set_mode = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set_mode(&key, 0o644);
+    home.run("open ssh").fails(77, &["bastion.key can be read by others (mode 644)", "chmod 600"]);
+    home.run("check").fails(77, &[]);
+    set_mode(&key, 0o600);
+    set_mode(&home.path(".config/spa"), 0o777);
+    home.run("open ssh").fails(77, &["can be written by others (mode 777)", "chmod go-w"]);
+    set_mode(&home.path(".config/spa"), 0o755);
+    std::fs::remove_file(&key).unwrap();
+    home.run("open ssh").fails(66, &["bastion.key"]);
+    write_private(&key, "spa-psk-v1\n");
+    home.run("open ssh").fails(65, &["bastion.key", "line 1"]);
+}
+
+#[test]
+fn an_invite_becomes_an_entry_and_a_key_file() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = Home::empty();
+    let keys = client_keys();
+    let line = invite(Some(keys.secret.clone())).encode();
+    let ran = home.run_with("import --name bastion -v", &format!("{}\n", *line));
+    ran.succeeds();
+    let key = home.path(".config/spa/bastion.key");
+    assert_eq!(key.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(key.parent().unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(ClientKeyFile::parse(&std::fs::read_to_string(&key).unwrap()).unwrap(), keys);
+    let hosts = home.run("hosts");
+    assert_eq!(hosts.succeeds().out, "bastion  bastion.example.org  40123  ssh=tcp/22\n");
+    for text in [&ran.out, &ran.err, &std::fs::read_to_string(home.config()).unwrap()] {
+        for secret in [keys.secret.to_base64(), keys.psk.to_base64(), keys.cloaks[0].to_base64()] {
+            assert!(!text.contains(secret.as_str()), "{text}");
+        }
+    }
+    // Again: refused, and nothing changes.
+    let before = std::fs::read(home.config()).unwrap();
+    home.run_with("import --name bastion", &line).fails(64, &["has a host \"bastion\" already", "--force"]);
+    assert_eq!(std::fs::read(home.config()).unwrap(), before);
+    // By force: replaced, and the old key is kept.
+    let other = SecretKey::from_bytes([9; 32]);
+    let forced = home.run_with(
+        "import --name bastion --force --address 192.0.2.1 -",
+        &invite(Some(other.clone())).encode(),
+    );
+    forced.succeeds();
+    assert!(home.run("hosts").out.contains("bastion  192.0.2.1  40123"));
+    assert_eq!(ClientKeyFile::parse(&std::fs::read_to_string(&key).unwrap()).unwrap().secret, other);
+    let old = std::fs::read_to_string(home.path(".config/spa/bastion.key.old")).unwrap();
+    assert_eq!(ClientKeyFile::parse(&old).unwrap(), keys);
+    assert_eq!(home.path(".config/spa").read_dir().unwrap().count(), 3, "nothing else is left");
+}
+
+#[test]
+fn a_second_invite_keeps_the_comments_and_entries_of_the_first() {
+    let home = home();
+    let text = format!("# mine\n{}# the end of bastion\n", std::fs::read_to_string(home.config()).unwrap());
+    std::fs::write(home.config(), &text).unwrap();
+    let file = home.path("invite");
+    std::fs::write(&file, invite(Some(SecretKey::from_bytes([9; 32]))).encode().as_str()).unwrap();
+    let ran = home.run(&format!("import {} --name second", file.display()));
+    assert!(ran.succeeds().err.contains("holds secrets: delete"), "{ran:?}");
+    let now = std::fs::read_to_string(home.config()).unwrap();
+    assert!(text.lines().all(|line| now.contains(line)), "{now}");
+    assert_eq!(home.run("hosts").succeeds().out.lines().count(), 2);
+}
+
+#[test]
+fn a_bad_invite_changes_nothing() {
+    let home = Home::empty();
+    let line = invite(Some(SecretKey::from_bytes([9; 32]))).encode();
+    home.run_with("import --name b", &line[..line.len() - 8]).fails(65, &["8 characters are missing"]);
+    home.run_with("import --name b", "hello").fails(65, &["not an invite"]);
+    home.run_with("import --name b", "\n").fails(66, &["no invite"]);
+    let expired = Invite { expires: Some(1), ..invite(Some(SecretKey::from_bytes([9; 32]))) };
+    home.run_with("import --name b", &expired.encode()).fails(65, &["expired"]);
+    home.run_with("import --name ../b", &line).fails(64, &["a name is"]);
+    home.run_with("import --name b", &invite(None).encode()).fails(66, &["b.key.pending is missing"]);
+    assert!(!home.path(".config").exists());
+    // Nor does a configuration that is wrong already.
+    std::fs::create_dir_all(home.path(".config/spa")).unwrap();
+    std::fs::write(home.config(), "[hsots.x]\n").unwrap();
+    home.run_with("import --name b", &line).fails(78, &["did you mean \"hosts\"?"]);
+    assert_eq!(home.path(".config/spa").read_dir().unwrap().count(), 1);
+}
+
+#[test]
+fn a_failure_half_way_leaves_the_old_entry_whole() {
+    let home = home();
+    let (config, key) = (home.config(), home.path(".config/spa/bastion.key"));
+    let before = (std::fs::read(&config).unwrap(), std::fs::read(&key).unwrap());
+    // The key's place is taken by a directory that is not empty: even root cannot rename onto it.
+    std::fs::create_dir_all(home.path(".config/spa/bastion.key.old/x")).unwrap();
+    let line = invite(Some(SecretKey::from_bytes([9; 32]))).encode();
+    home.run_with("import --name bastion --force", &line).fails(74, &["cannot write"]);
+    assert_eq!((std::fs::read(&config).unwrap(), std::fs::read(&key).unwrap()), before);
+    assert_eq!(home.path(".config/spa").read_dir().unwrap().count(), 3);
+}
+
+#[test]
+fn a_key_of_ones_own_is_completed_by_the_invite() {
+    let home = Home::empty();
+    let made = home.run("keygen --name bastion");
+    let public = made.succeeds().out.trim().to_owned();
+    assert_eq!(made.err, "", "standard error is a pipe");
+    home.run("keygen --name bastion").fails(64, &["waits for its invite already"]);
+    home.run_with("import --name bastion", &invite(None).encode()).succeeds();
+    let text = std::fs::read_to_string(home.path(".config/spa/bastion.key")).unwrap();
+    let keys = ClientKeyFile::parse(&text).unwrap();
+    assert_eq!(keys.secret.public_key().to_string(), public);
+    assert_eq!(keys.psk, client_keys().psk);
+    assert!(!home.path(".config/spa/bastion.key.pending").exists());
+}
+
+#[test]
+fn scripts_read_json() {
+    let home = home();
+    let hosts: serde_json::Value = serde_json::from_str(&home.run("hosts --json").succeeds().out).unwrap();
+    assert_eq!(hosts[0]["services"]["web"][1], "tcp/443");
+    let check = home.run("check --json --host bastion");
+    let findings: serde_json::Value = serde_json::from_str(&check.succeeds().out).unwrap();
+    let address = findings.as_array().unwrap().iter().find(|finding| finding["check"] == "address").unwrap();
+    assert!(address["detail"].as_str().unwrap().contains("127.0.0.1, observed"), "{address}");
+}
+
+#[test]
+fn help_completions_and_man_pages_come_from_one_definition() {
+    let home = Home::empty();
+    let help = home.run("--help");
+    assert!(help.succeeds().out.contains("75  could not tell"), "{}", help.out);
+    assert!(home.run("completions bash").succeeds().out.contains("spa-client"));
+    home.run(&format!("man {}", home.directory.path().display())).succeeds();
+    assert!(home.path("spa-client-open.1").exists());
+}
