@@ -1,1 +1,44 @@
-//! .
+//! The daemon of single-packet authorization, and its commands.
+//!
+//! `run` is two processes: [`warden`] has the privileges, [`verifier`] reads the packets, and [`link`] is all that is
+//! between them. `docs/ARCHITECTURE.md` shows a packet's way through both.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod clock;
+mod commands;
+mod config;
+mod control;
+mod error;
+mod files;
+mod firewall;
+mod journal;
+mod link;
+mod lock;
+mod log;
+mod reactor;
+mod verifier;
+mod warden;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+/// Runs the command line and returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print(); // nowhere else to say it
+            let code = if error.use_stderr() { error::Exit::Usage as u8 } else { 0 };
+            return ExitCode::from(code);
+        }
+    };
+    match commands::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("spa-server: {failure}");
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! `check`: reads everything as `run` would, looks at the machine, and changes nothing.
+
+use std::path::Path;
+
+use super::{print, print_json};
+use crate::config::Config;
+use crate::error::{Exit, Failure, Outcome};
+use crate::warden::settings::Settings;
+
+/// Checks the configuration, the keys, the clients and the firewall.
+pub fn run(path: &Path, as_json: bool) -> Outcome {
+    let config = Config::load(path)?;
+    let mut problems = Vec::new();
+    let mut notes = Vec::new();
+    if config.services.is_empty() {
+        notes.push("no service is configured: nothing is protected, and nobody can open anything".to_owned());
+    }
+    if !config.key_file.exists() {
+        problems.push(
+            Failure::new(Exit::NoInput, format_args!("there is no key file {}", config.key_file.display()))
+                .hint(format_args!("spa-server --config {} keygen", path.display())),
+        );
+    }
+    let clients = if problems.is_empty() {
+        match Settings::load(config.clone()) {
+            Ok(settings) => settings.verifier.clients.len(),
+            Err(failure) => {
+                problems.push(failure);
+                0
+            }
+        }
+    } else {
+        0
+    };
+    look_at_firewall(&config, &mut problems, &mut notes);
+    report(&config, clients, &problems, &notes, as_json)?;
+    problems
+        .into_iter()
+        .next()
+        .map_or(Ok(()), |failure| Err(Failure::new(failure.exit, "check failed; the problems are above")))
+}
+
+fn look_at_firewall(config: &Config, problems: &mut Vec<Failure>, notes: &mut Vec<String>) {
+    if let Err(failure) = crate::firewall::open(config, false) {
+        problems.push(failure);
+        return;
+    }
+    let _ = notes;
+}
+
+fn report(config: &Config, clients: usize, problems: &[Failure], notes: &[String], as_json: bool) -> Outcome {
+    if as_json {
+        return print_json(&serde_json::json!({
+            "config": config.path,
+            "clients": clients,
+            "services": config.services.len(),
+            "problems": problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "warnings": notes,
+        }));
+    }
+    for problem in problems {
+        print(&format!("problem: {problem}"))?;
+    }
+    for note in notes {
+        print(&format!("warning: {note}"))?;
+    }
+    if problems.is_empty() {
+        print(&format!(
+            "{}: good ({} services, {clients} clients)",
+            config.path.display(),
+            config.services.len()
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! The commands that work without the daemon: `protect`, `unprotect`, `recover`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::SystemTime;
+
+use spa_firewall::{Enforcer, Wanted};
+
+use crate::config::Config;
+use crate::error::{Exit, Failure, Outcome};
+use crate::journal::Journal;
+use crate::warden::{self, events::firewall_failure};
+use crate::{clock, control, files, firewall, lock};
+
+/// Closes the protected ports, with the grants that still run. Where the configuration is broken, from the last good
+/// one: a typing error must not open a machine at its next boot.
+pub fn protect(path: &Path) -> Outcome {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(failure) => {
+            let state_dir = Config::defaults()?.state_dir;
+            let last_good = Config::load_last_good(&state_dir).map_err(|_| failure)?;
+            eprintln!(
+                "spa-server: {} is wrong or missing; protecting from {}",
+                path.display(),
+                last_good.path.display()
+            );
+            last_good
+        }
+    };
+    files::make_private_directory(&config.state_dir)?;
+    if control::is_running(&config.state_dir) {
+        eprintln!("the daemon runs, and protects already");
+        return Ok(());
+    }
+    let _lock = lock::exclusive(&config.state_dir)?;
+    let mut enforcer = Enforcer::new(firewall::open(&config, false)?);
+    let is_first = enforcer.plan(&Wanted::default()).map_err(firewall_failure)?.is_empty();
+    if is_first {
+        spa_firewall::conntrack::adopt_established(&config.endpoints()).map_err(firewall_failure)?;
+    }
+    let now = SystemTime::now();
+    let grants: BTreeMap<_, _> = enforcer.adopt().map_err(firewall_failure)?.into_iter().collect();
+    let grants = grants.into_iter().filter(|(_, lifetime)| lifetime.until > now).collect();
+    enforcer.enforce(&Wanted { protection: Some(config.protection()), grants }).map_err(firewall_failure)?;
+    config.keep_as_last_good()?;
+    eprintln!("protected: {}", list(&config));
+    Ok(())
+}
+
+fn list(config: &Config) -> String {
+    let endpoints = config.endpoints();
+    if endpoints.is_empty() || !config.protect {
+        return "no service, only the port that knocks come to".to_owned();
+    }
+    endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Removes every trace from the firewall.
+pub fn unprotect(path: &Path) -> Outcome {
+    // A package is purged with whatever configuration is left of it.
+    let config = Config::load(path).or_else(|_| Config::defaults())?;
+    if control::is_running(&config.state_dir) {
+        return Err(Failure::new(Exit::Unavailable, "the daemon runs, and would protect again")
+            .hint("systemctl stop spa-server, then spa-server unprotect"));
+    }
+    let _lock = if config.state_dir.is_dir() { Some(lock::exclusive(&config.state_dir)?) } else { None };
+    let mut enforcer = Enforcer::new(firewall::open(&config, false)?);
+    enforcer.remove_all().map_err(firewall_failure)?;
+    eprintln!("nothing of spa-server is left in the firewall");
+    Ok(())
+}
+
+/// Makes every packet made until now worthless.
+pub fn recover(config: &Config) -> Outcome {
+    files::make_private_directory(&config.state_dir)?;
+    let _lock = lock::exclusive(&config.state_dir)?;
+    match clock_is_synchronized() {
+        Some(true) => {}
+        Some(false) => eprintln!(
+            "spa-server: this machine's clock is not synchronized; if it is behind, packets made before now stay good. \
+             Set it, and run this again."
+        ),
+        None => {
+            eprintln!("spa-server: whether this machine's clock is right is not known here; make sure of it")
+        }
+    }
+    let now = clock::now().wall;
+    let floor = now.saturating_add(u64::try_from(config.max_age.as_nanos()).unwrap_or(u64::MAX));
+    let path = config.state_dir.join(warden::RECORD);
+    let journal = Journal::recover(&path, floor).map_err(|error| Failure::new(Exit::Io, error))?;
+    eprintln!(
+        "recovered {}: {} clients on record; no packet made before {} s from now is accepted",
+        path.display(),
+        journal.content().clients().count(),
+        config.max_age.as_secs()
+    );
+    Ok(())
+}
+
+/// What systemd-timesyncd says; `None` where nothing says anything.
+fn clock_is_synchronized() -> Option<bool> {
+    let flag = Path::new("/run/systemd/timesync/synchronized");
+    Path::new("/run/systemd/timesync").is_dir().then(|| flag.exists())
+}

@@ -1,0 +1,75 @@
+//! The commands.
+
+mod check;
+mod client;
+mod keygen;
+mod lifecycle;
+mod remote;
+
+use std::io::Write as _;
+use std::path::Path;
+
+use clap::CommandFactory as _;
+
+use crate::cli::{Cli, ClientCommand, Command};
+use crate::config::{Config, DEFAULT_PATH};
+use crate::error::{Exit, Failure, Outcome};
+use crate::{log, verifier, warden};
+
+/// Runs one command.
+///
+/// # Errors
+/// Whatever it fails with.
+pub fn run(cli: Cli) -> Outcome {
+    let path = cli.config.as_path();
+    match cli.command {
+        Command::Run(options) => {
+            log::start();
+            warden::run(Config::load(path)?, &options)
+        }
+        Command::Check(options) => check::run(path, options.json),
+        Command::Keygen => keygen::run(&config_or_defaults(path)?),
+        Command::Client(ClientCommand::Add(options)) => client::add(&Config::load(path)?, &options),
+        Command::Client(ClientCommand::Remove { name }) => client::remove(&Config::load(path)?, &name),
+        Command::Client(ClientCommand::List(options)) => client::list(&Config::load(path)?, options.json),
+        Command::Grants(options) => remote::grants(&Config::load(path)?, options.json),
+        Command::Revoke(options) => remote::revoke(&Config::load(path)?, &options),
+        Command::Status(options) => remote::status(&Config::load(path)?, options.json),
+        Command::Reload => remote::reload(&Config::load(path)?),
+        Command::Confirm => remote::confirm(&Config::load(path)?),
+        Command::Protect => lifecycle::protect(path),
+        Command::Unprotect => lifecycle::unprotect(path),
+        Command::Recover => lifecycle::recover(&Config::load(path)?),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "spa-server", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man => man(),
+        Command::Verifier => verifier::run(),
+    }
+}
+
+/// `keygen` comes before any configuration.
+fn config_or_defaults(path: &Path) -> Outcome<Config> {
+    if path == Path::new(DEFAULT_PATH) && !path.exists() { Config::defaults() } else { Config::load(path) }
+}
+
+fn man() -> Outcome {
+    let failed = |error| Failure::new(Exit::Io, format_args!("cannot write the manual page: {error}"));
+    let page = clap_mangen::Man::new(Cli::command()).section("8");
+    page.render(&mut std::io::stdout()).map_err(failed)
+}
+
+/// Prints a line on standard output.
+///
+/// # Errors
+/// Where nobody reads it.
+fn print(line: &str) -> Outcome {
+    writeln!(std::io::stdout(), "{line}")
+        .map_err(|error| Failure::new(Exit::Io, format_args!("standard output: {error}")))
+}
+
+/// Prints a value as JSON.
+fn print_json(value: &serde_json::Value) -> Outcome {
+    print(&format!("{value:#}"))
+}

@@ -1,0 +1,105 @@
+//! The commands that ask the daemon: `grants`, `revoke`, `status`, `reload`, `confirm`.
+
+use super::{print, print_json};
+use crate::cli::Revoke;
+use crate::config::Config;
+use crate::control::{GrantView, Request, ask};
+use crate::error::{Exit, Failure, Outcome};
+
+fn views(value: &serde_json::Value) -> Outcome<Vec<GrantView>> {
+    serde::Deserialize::deserialize(value).map_err(|error: serde_json::Error| {
+        Failure::new(Exit::Software, format_args!("the daemon's answer: {error}"))
+    })
+}
+
+fn print_views(views: &[GrantView]) -> Outcome {
+    if views.is_empty() {
+        return Ok(());
+    }
+    print(&format!(
+        "{:<20} {:<39} {:<10} {:>9} {:>8} {:>10}",
+        "CLIENT", "SOURCE", "SERVICE", "SECONDS", "PACKETS", "BYTES"
+    ))?;
+    for GrantView { client, source, endpoint, remaining, packets, bytes } in views {
+        print(&format!("{client:<20} {source:<39} {endpoint:<10} {remaining:>9} {packets:>8} {bytes:>10}"))?;
+    }
+    Ok(())
+}
+
+/// Shows the open grants.
+pub fn grants(config: &Config, as_json: bool) -> Outcome {
+    let answer = ask(&config.state_dir, &Request::Grants)?;
+    if as_json {
+        return print_json(&answer);
+    }
+    let views = views(&answer)?;
+    if views.is_empty() {
+        eprintln!("nothing is open");
+    }
+    print_views(&views)
+}
+
+/// Closes grants.
+pub fn revoke(config: &Config, options: &Revoke) -> Outcome {
+    let request = Request::Revoke {
+        client: options.client.as_ref().map(ToString::to_string),
+        source: options.source,
+        endpoint: options.endpoint.map(|endpoint| endpoint.to_string()),
+    };
+    let answer = ask(&config.state_dir, &request)?;
+    if options.json {
+        return print_json(&answer);
+    }
+    let views = views(&answer)?;
+    eprintln!("{} closed; connections that are established go on", views.len());
+    print_views(&views)
+}
+
+/// Shows what the daemon does.
+pub fn status(config: &Config, as_json: bool) -> Outcome {
+    let answer = ask(&config.state_dir, &Request::Status)?;
+    if as_json {
+        return print_json(&answer);
+    }
+    let text = |key: &str| match &answer[key] {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    print(&format!("spa-server {}, pid {}, up {} s", text("version"), text("pid"), text("uptime")))?;
+    print(&format!("firewall   {}: {}", text("firewall"), text("state")))?;
+    if !answer["trouble"].is_null() {
+        print(&format!("trouble    {}", text("trouble")))?;
+    }
+    if !answer["confirm-within"].is_null() {
+        print(&format!(
+            "waiting for `spa-server confirm` or a valid knock: {} s left",
+            text("confirm-within")
+        ))?;
+    }
+    print(&format!("clients    {}", text("clients")))?;
+    print(&format!("grants     {} open, {} knocks granted", text("grants"), text("granted")))?;
+    let refused = answer["refused"].as_object().map(|refused| {
+        let list = refused.iter().filter(|(_, count)| count.as_u64() != Some(0));
+        list.map(|(reason, count)| format!("{reason} {count}")).collect::<Vec<_>>().join(", ")
+    });
+    let refused = refused.filter(|list| !list.is_empty()).unwrap_or_else(|| "nothing".to_owned());
+    print(&format!("refused    {refused}"))?;
+    print(&format!("dropped    {} by the kernel, the receive buffer being full", text("dropped")))
+}
+
+/// Has the daemon read everything anew.
+pub fn reload(config: &Config) -> Outcome {
+    ask(&config.state_dir, &Request::Reload)?;
+    eprintln!("reloaded");
+    Ok(())
+}
+
+/// Keeps what `run --confirm` laid.
+pub fn confirm(config: &Config) -> Outcome {
+    let was_waiting = ask(&config.state_dir, &Request::Confirm)?;
+    eprintln!(
+        "{}",
+        if was_waiting == true { "confirmed: protection stays" } else { "there was nothing to confirm" }
+    );
+    Ok(())
+}

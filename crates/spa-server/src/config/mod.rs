@@ -1,0 +1,344 @@
+//! The configuration, checked: what every other part of the server is told.
+
+pub mod date;
+pub mod duration;
+mod raw;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use spa_firewall::{Except, Protection};
+use spa_gate::ClientPolicy;
+use spa_proto::{ClientName, Endpoint, Psk, PublicKey, ServerKeyFile, ServiceName};
+
+use crate::error::{Exit, Failure, Outcome};
+use crate::files;
+
+pub use raw::{Backend, Variant};
+
+/// Where the configuration is unless `--config` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/spa/server.toml";
+/// The port where none is configured: fwknop's, and so known to scanners.
+pub const DEFAULT_PORT: u16 = 62201;
+/// The copy of the configuration that last worked, in the state directory.
+const LAST_GOOD: &str = "last-good.toml";
+const DEFAULT_MAX_AGE: Duration = Duration::from_secs(60);
+const DEFAULT_OPEN_FOR: Duration = Duration::from_secs(30);
+const DEFAULT_MAX_OPEN_FOR: Duration = Duration::from_secs(3_600);
+/// Most grants at once, of all clients: what the packet path carries with linear rules (docs/ARCHITECTURE.md).
+const DEFAULT_MAX_GRANTS: u32 = 1_000;
+/// Most grants of one client at once.
+const DEFAULT_CLIENT_GRANTS: u32 = 64;
+/// Most clients: what the verifier's tables and the start-up time are meant for.
+const MAX_CLIENTS: usize = 100_000;
+
+/// `server.toml`, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it came from.
+    pub path: PathBuf,
+    /// Its text, kept as the last good one once it has worked.
+    text: String,
+    /// The UDP port that knocks come to.
+    pub port: u16,
+    /// The private key and the cloak keys.
+    pub key_file: PathBuf,
+    /// Replay record, control socket, last good configuration.
+    pub state_dir: PathBuf,
+    /// One file a client.
+    pub clients_dir: PathBuf,
+    /// Interfaces to capture on; `None` for all.
+    pub interfaces: Option<Vec<String>>,
+    /// The user that the verifier becomes, by name.
+    pub user: Option<String>,
+    /// Which firewall.
+    pub backend: Backend,
+    /// Which iptables.
+    pub variant: Variant,
+    /// Whether services are closed by us.
+    pub protect: bool,
+    /// What is never filtered.
+    pub except: Vec<Except>,
+    /// How old a packet may be, either way.
+    pub max_age: Duration,
+    /// How long a port is open when the client names no duration.
+    pub open_for: Duration,
+    /// The longest that a port is open.
+    pub max_open_for: Duration,
+    /// Most grants at once.
+    pub max_grants: u32,
+    /// The protected services.
+    pub services: BTreeMap<ServiceName, Vec<Endpoint>>,
+}
+
+/// An enrolled client: its policy and its psk.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// What it may do.
+    pub policy: ClientPolicy,
+    /// What it shares with this server.
+    pub psk: Psk,
+    /// The file that enrols it.
+    pub path: PathBuf,
+}
+
+impl Config {
+    /// Reads and checks the file; the defaults where the path is the default one and nothing is there.
+    ///
+    /// # Errors
+    /// A file that is missing, unreadable or writable by others; with file, line, column and what would be right for
+    /// every error in it.
+    pub fn load(path: &Path) -> Outcome<Self> {
+        let text = files::read_config(path).map_err(|failure| match failure.exit {
+            Exit::NoInput => failure.hint("spa-server --config FILE, or copy examples/server.toml there"),
+            _ => failure,
+        })?;
+        Self::parse(path, text)
+    }
+
+    /// The configuration that last worked.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_last_good(state_dir: &Path) -> Outcome<Self> {
+        Self::load(&state_dir.join(LAST_GOOD))
+    }
+
+    /// All defaults, as if the file were there and empty.
+    pub fn defaults() -> Outcome<Self> {
+        Self::parse(Path::new(DEFAULT_PATH), String::new())
+    }
+
+    /// Keeps this configuration as the one that last worked, for `spa-server protect`.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn keep_as_last_good(&self) -> Outcome {
+        files::write_atomically(
+            &self.state_dir.join(LAST_GOOD),
+            self.text.as_bytes(),
+            0o600,
+            files::Existing::Replace,
+        )
+    }
+
+    fn parse(path: &Path, text: String) -> Outcome<Self> {
+        let raw: raw::ServerFile = from_toml(path, &text)?;
+        let relative = |given: Option<PathBuf>, default: &str| {
+            files::directory_of(path).join(given.unwrap_or_else(|| PathBuf::from(default)))
+        };
+        let limits = raw.limits;
+        let seconds = |given: Option<raw::Text<raw::OpenFor>>, default| {
+            given.map_or(default, |text| text.0.0.duration())
+        };
+        let config = Self {
+            port: raw.server.port.map_or(DEFAULT_PORT, |port| port.0),
+            key_file: relative(raw.server.key_file, "/etc/spa/server.key"),
+            state_dir: relative(raw.server.state_dir, "/var/lib/spa"),
+            clients_dir: relative(raw.server.clients_dir, "/etc/spa/clients.d"),
+            interfaces: raw.server.interfaces,
+            user: raw.server.user,
+            backend: raw.firewall.backend,
+            variant: raw.firewall.iptables,
+            protect: raw.firewall.protect.unwrap_or(true),
+            except: raw.firewall.except.into_iter().map(|text| text.0).collect(),
+            max_age: limits.max_age.map_or(DEFAULT_MAX_AGE, |text| text.0.0.duration()),
+            open_for: seconds(limits.open_for, DEFAULT_OPEN_FOR),
+            max_open_for: seconds(limits.max_open_for, DEFAULT_MAX_OPEN_FOR),
+            max_grants: limits.max_grants.unwrap_or(DEFAULT_MAX_GRANTS),
+            services: raw.services.into_iter().map(|(name, endpoints)| (name.0, endpoints.0)).collect(),
+            path: path.to_owned(),
+            text,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What no single value shows to be wrong.
+    fn check(&self) -> Outcome {
+        let wrong =
+            |what: String| Failure::new(Exit::Config, format_args!("{}: {what}", self.path.display()));
+        if self.open_for > self.max_open_for {
+            return Err(wrong("limits.open-for is longer than limits.max-open-for".to_owned()));
+        }
+        if let Some(names) = &self.interfaces {
+            spa_capture::Interfaces::named(names.iter().map(String::as_str))
+                .map_err(|error| wrong(format!("server.interfaces: {error}")))?;
+        }
+        let spa = Endpoint::new(spa_proto::Protocol::Udp, self.port);
+        let owner = self
+            .services
+            .iter()
+            .find(|(_, endpoints)| endpoints.iter().any(|endpoint| Some(*endpoint) == spa));
+        if let Some((name, _)) = owner {
+            return Err(wrong(format!(
+                "service {name} is on udp/{}, the port that knocks come to",
+                self.port
+            )));
+        }
+        Ok(())
+    }
+
+    /// What stands in the firewall whoever has a grant.
+    pub fn protection(&self) -> Protection {
+        Protection {
+            spa_port: self.port,
+            protect: self.protect,
+            except: self.except.clone(),
+            services: self.endpoints(),
+            provisional_until: None,
+        }
+    }
+
+    /// Every protected endpoint.
+    pub fn endpoints(&self) -> BTreeSet<Endpoint> {
+        self.services.values().flatten().copied().collect()
+    }
+
+    /// The server's keys.
+    ///
+    /// # Errors
+    /// A key file that is missing, malformed, or that others can read.
+    pub fn keys(&self) -> Outcome<ServerKeyFile> {
+        let text = files::read_secret(&self.key_file).map_err(|failure| match failure.exit {
+            Exit::NoInput => failure.hint(format_args!("spa-server --config {} keygen", self.path.display())),
+            _ => failure,
+        })?;
+        ServerKeyFile::parse(&text)
+            .map_err(|error| Failure::new(Exit::Data, format_args!("{}: {error}", self.key_file.display())))
+    }
+
+    /// Every client, sorted by name.
+    ///
+    /// # Errors
+    /// One bad file fails all: a client left out silently would be a client shut out. No directory is no client.
+    pub fn clients(&self) -> Outcome<Vec<Client>> {
+        let mut paths = Vec::new();
+        match std::fs::read_dir(&self.clients_dir) {
+            Ok(entries) => {
+                for entry in entries {
+                    let path =
+                        entry.map_err(|error| Failure::io("cannot list", &self.clients_dir, &error))?.path();
+                    if path.extension().is_some_and(|extension| extension == "toml") {
+                        paths.push(path);
+                    }
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Failure::io("cannot list", &self.clients_dir, &error)),
+        }
+        if paths.len() > MAX_CLIENTS {
+            return Err(Failure::new(
+                Exit::Config,
+                format_args!("{}: more than {MAX_CLIENTS} clients", self.clients_dir.display()),
+            ));
+        }
+        paths.sort();
+        let clients = paths.iter().map(|path| self.client(path)).collect::<Outcome<Vec<_>>>()?;
+        check_unique(&clients)?;
+        Ok(clients)
+    }
+
+    fn client(&self, path: &Path) -> Outcome<Client> {
+        let raw: raw::ClientFile = from_toml(path, &files::read_config(path)?)?;
+        let wrong = |what: String| Failure::new(Exit::Config, format_args!("{}: {what}", path.display()));
+        let name = raw.name.0;
+        if path.file_stem().is_none_or(|stem| stem != name.as_str()) {
+            return Err(wrong(format!("client {name} belongs in a file {name}.toml")));
+        }
+        let allow: Vec<ServiceName> = raw.allow.into_iter().map(|text| text.0).collect();
+        if let Some(unknown) = allow.iter().find(|service| !self.services.contains_key(service)) {
+            let known = self.services.keys().map(ServiceName::as_str).collect::<Vec<_>>().join(", ");
+            return Err(wrong(format!("allow: there is no service {unknown} in {}", self.path.display()))
+                .hint(format_args!("one of: {known}")));
+        }
+        let psk_path = files::directory_of(path).join(raw.psk_file);
+        let psk = spa_proto::parse_psk_file(&files::read_secret(&psk_path)?)
+            .map_err(|error| Failure::new(Exit::Data, format_args!("{}: {error}", psk_path.display())))?;
+        let policy = ClientPolicy {
+            name,
+            key: raw.public_key.0,
+            allow,
+            sources: raw.sources.into_iter().map(|text| text.0).collect(),
+            require_bound: raw.require_bound,
+            allow_explicit: raw.allow_explicit,
+            max_open_for: raw.max_open_for.map(|text| text.0.0.duration()),
+            max_grants: raw.max_grants.unwrap_or(DEFAULT_CLIENT_GRANTS),
+            valid_until: raw.valid_until.map(|text| text.0.0),
+        };
+        Ok(Client { policy, psk, path: path.to_owned() })
+    }
+}
+
+/// Two clients with one key would be one client with two policies.
+fn check_unique(clients: &[Client]) -> Outcome {
+    let mut keys: BTreeMap<PublicKey, &ClientName> = BTreeMap::new();
+    for client in clients {
+        if let Some(other) = keys.insert(client.policy.key, &client.policy.name) {
+            let what = format_args!("{}: client {other} has the same public key", client.path.display());
+            return Err(Failure::new(Exit::Config, what)
+                .hint("every client has a key of its own: spa-server client add"));
+        }
+    }
+    Ok(())
+}
+
+/// Reads TOML; an error has the file, line, column, the line itself and what would be right.
+fn from_toml<T: DeserializeOwned>(path: &Path, text: &str) -> Outcome<T> {
+    toml::from_str(text).map_err(|error| {
+        let place = error.span().map_or(String::new(), |span| {
+            let before = &text[..span.start.min(text.len())];
+            let line = before.matches('\n').count() + 1;
+            let column = before.chars().rev().take_while(|character| *character != '\n').count() + 1;
+            format!(":{line}:{column}")
+        });
+        Failure::new(
+            Exit::Config,
+            format_args!("{}{place}: {}", path.display(), error.to_string().trim_end()),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Outcome<Config> {
+        Config::parse(Path::new("/etc/spa/server.toml"), text.to_owned())
+    }
+
+    fn error(text: &str) -> String {
+        parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_empty_file_is_all_defaults() {
+        let config = parse("").unwrap();
+        assert_eq!((config.port, config.protect), (DEFAULT_PORT, true));
+        assert_eq!(config.key_file, Path::new("/etc/spa/server.key"));
+        assert!(config.endpoints().is_empty());
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        assert_eq!(parse("[server]\nkey-file = \"my.key\"").unwrap().key_file, Path::new("/etc/spa/my.key"));
+    }
+
+    #[test]
+    fn errors_name_the_place_and_what_would_be_right() {
+        let unknown = error("[server]\nport = 1\nprot = 2\n");
+        assert!(unknown.contains("/etc/spa/server.toml:3:1") && unknown.contains("`port`"), "{unknown}");
+        let endpoint = error("[services]\nssh = \"tcp/0\"\n");
+        assert!(endpoint.contains("server.toml:2:7") && endpoint.contains("tcp/PORT"), "{endpoint}");
+        assert!(error("[server]\nport = 0").contains("1 to 65535"));
+        assert!(error("[limits]\nmax-age = \"2h\"").contains("5s to 10m"));
+        assert!(error("[limits]\nopen-for = \"2h\"").contains("longer than"));
+        assert!(error("[services]\nSSH = \"tcp/22\"").contains("service name"));
+        assert!(error("[firewall]\nexcept = [\"192.0.2.1/24\"]").contains("192.0.2.0/24"));
+        assert!(error("[services]\nspa = \"udp/62201\"").contains("knocks come to"));
+        assert!(error("[services]\nweb = []").contains("at least one"));
+        assert!(error("[server").contains("server.toml:1:"));
+    }
+}

@@ -1,0 +1,104 @@
+//! What commands ask of the daemon: one JSON object a line over a Unix socket in the state directory, one answer.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Exit, Failure, Outcome};
+
+/// Longest line either way, in bytes: 1,000 grants in JSON are a fifth of it.
+pub const MAX_LINE: u64 = 16 * 1024 * 1024;
+/// How long a command waits for the daemon's answer. The firewall's own time-outs are below it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The socket's path.
+pub fn socket_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("control.sock")
+}
+
+/// A request.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "lowercase")]
+pub enum Request {
+    /// What the daemon does.
+    Status,
+    /// The open grants.
+    Grants,
+    /// Close grants: those that match all that is given.
+    Revoke {
+        /// Of this client.
+        client: Option<String>,
+        /// For this source.
+        source: Option<IpAddr>,
+        /// To this endpoint.
+        endpoint: Option<String>,
+    },
+    /// Read the configuration anew.
+    Reload,
+    /// Keep what `run --confirm` laid.
+    Confirm,
+}
+
+/// An answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Response {
+    /// What was asked for.
+    Ok(serde_json::Value),
+    /// What went wrong, with the text for a person.
+    Error(String),
+}
+
+/// An open grant, as `grants` and `revoke` print it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct GrantView {
+    /// The client's name.
+    pub client: String,
+    /// The address it is open for.
+    pub source: IpAddr,
+    /// What it opens, as `tcp/22`.
+    pub endpoint: String,
+    /// Seconds until it closes.
+    pub remaining: u64,
+    /// Packets let in by its rule: the first of each connection.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Whether a daemon answers on the socket.
+pub fn is_running(state_dir: &Path) -> bool {
+    UnixStream::connect(socket_path(state_dir)).is_ok()
+}
+
+/// Asks the daemon.
+///
+/// # Errors
+/// Where it does not run, does not answer, or answers with an error.
+pub fn ask(state_dir: &Path, request: &Request) -> Outcome<serde_json::Value> {
+    let path = socket_path(state_dir);
+    let mut stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => Failure::io("cannot connect to", &path, &error),
+        _ => Failure::new(
+            Exit::Unavailable,
+            format_args!("the daemon does not run (nothing answers on {})", path.display()),
+        )
+        .hint("systemctl start spa-server, or spa-server run"),
+    })?;
+    let failed = |error: std::io::Error| Failure::io("no answer from", &path, &error);
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(failed)?;
+    let mut line = serde_json::to_vec(request).map_err(|error| failed(error.into()))?;
+    line.push(b'\n');
+    stream.write_all(&line).map_err(failed)?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(MAX_LINE)).read_line(&mut answer).map_err(failed)?;
+    match serde_json::from_str(&answer) {
+        Ok(Response::Ok(value)) => Ok(value),
+        Ok(Response::Error(text)) => Err(Failure::new(Exit::Software, text)),
+        Err(error) => Err(failed(error.into())),
+    }
+}

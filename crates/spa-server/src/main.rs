@@ -1,0 +1,5 @@
+//! `spa-server`.
+
+fn main() -> std::process::ExitCode {
+    spa_server::main()
+}

@@ -1,0 +1,226 @@
+//! The unprivileged half of the daemon: a process of its own that reads hostile bytes and can do nothing with them
+//! but hand over what passed.
+
+mod confine;
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use spa_capture::{Capture, CaptureError, Datagram, Family};
+use spa_gate::{Now, Reason, Verifier, VerifierSettings};
+use spa_proto::{GateKeys, PublicKey};
+
+use crate::clock;
+use crate::error::{Exit, Failure, Outcome};
+use crate::link::{Counts, FromVerifier, FromWarden, Handover, Link};
+
+/// A right tag with a wrong clock is reported this often at most.
+const SKEW_INTERVAL: Duration = Duration::from_secs(10);
+/// What was refused is reported this often at most, and only where something came.
+const COUNTS_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Runs the verifier on the link that its parent passed as standard input, until the parent is gone.
+///
+/// # Errors
+/// Where the link fails or says what it must not.
+pub fn run() -> Outcome {
+    let failed = |what: &str, error: std::io::Error| {
+        Failure::new(Exit::Software, format_args!("verifier: {what}: {error}"))
+    };
+    let link = std::io::stdin().as_fd().try_clone_to_owned().map_err(|error| failed("no link", error))?;
+    let confinement = confine::confine()?;
+    let mut process = Process::new(Link::new(link));
+    let mut ready = false;
+    loop {
+        process.wait().map_err(|error| failed("poll", error))?;
+        if !process.read_link().map_err(|error| failed("link", error))? {
+            return Ok(()); // the warden is gone, and with it our purpose
+        }
+        if !ready && process.verifier.is_some() {
+            ready = true;
+            process.send(&FromVerifier::Ready(confinement)).map_err(|error| failed("link", error))?;
+        }
+        process.read_captures().map_err(|error| failed("capture", error))?;
+    }
+}
+
+/// Settings under way: all messages from `Begin` to `Commit`.
+type Incoming = (VerifierSettings, Vec<(PublicKey, GateKeys)>);
+
+struct Process {
+    link: Link,
+    captures: Vec<Capture>,
+    interfaces: Option<Vec<u32>>,
+    incoming: Option<Incoming>,
+    verifier: Option<Verifier>,
+    skew_reported: Option<Duration>,
+    counts_reported: Duration,
+    refused_reported: u64,
+}
+
+impl Process {
+    fn new(link: Link) -> Self {
+        Self {
+            link,
+            captures: Vec::new(),
+            interfaces: None,
+            incoming: None,
+            verifier: None,
+            skew_reported: None,
+            counts_reported: clock::boot(),
+            refused_reported: 0,
+        }
+    }
+
+    /// Sleeps until there is something to read.
+    fn wait(&self) -> std::io::Result<()> {
+        let mut fds = vec![PollFd::new(&self.link, PollFlags::IN)];
+        fds.extend(self.captures.iter().map(|capture| PollFd::new(capture, PollFlags::IN)));
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn send(&self, message: &FromVerifier) -> std::io::Result<()> {
+        self.link.send_to_warden(message)
+    }
+
+    /// Takes what the warden said; false where it is gone.
+    fn read_link(&mut self) -> std::io::Result<bool> {
+        loop {
+            match self.link.receive_from_warden() {
+                Ok(Some(message)) => self.follow(message)?,
+                Ok(None) => return Ok(false),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(true),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn follow(&mut self, message: FromWarden) -> std::io::Result<()> {
+        match message {
+            FromWarden::Begin { server, cloaks, max_age } => {
+                self.incoming =
+                    Some((VerifierSettings { server, cloaks, max_age, clients: Vec::new() }, Vec::new()));
+            }
+            FromWarden::Client(key, gate) => {
+                if let Some((_, clients)) = &mut self.incoming {
+                    clients.push((key, gate));
+                }
+            }
+            FromWarden::Commit => {
+                if let Some((settings, clients)) = self.incoming.take() {
+                    let settings = VerifierSettings { clients, ..settings };
+                    match &mut self.verifier {
+                        Some(verifier) => verifier.reconfigure(settings),
+                        None => self.verifier = Some(Verifier::new(settings)),
+                    }
+                }
+            }
+            FromWarden::Capture(family, port, fd) => {
+                self.replace_capture(family, port, fd).map_err(std::io::Error::other)?
+            }
+            FromWarden::Interfaces(indexes) => {
+                for capture in &mut self.captures {
+                    capture.set_interfaces(indexes.clone());
+                }
+                self.interfaces = indexes;
+            }
+            FromWarden::Settle(tag, outcome) => {
+                if let Some(verifier) = &mut self.verifier {
+                    verifier.settle(&tag, outcome);
+                }
+            }
+            FromWarden::Count => {
+                let counts = self.counts();
+                self.send(&FromVerifier::Counts(counts))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn replace_capture(&mut self, family: Family, port: u16, fd: OwnedFd) -> Result<(), CaptureError> {
+        let capture = Capture::from_fd(fd, family, port, self.interfaces.clone())?;
+        self.captures.retain(|old| old.family() != family);
+        self.captures.push(capture);
+        Ok(())
+    }
+
+    /// Judges one batch from each socket.
+    fn read_captures(&mut self) -> std::io::Result<()> {
+        let Self { link, captures, verifier: Some(verifier), skew_reported, .. } = self else {
+            return Ok(());
+        };
+        let now = clock::now();
+        let mut result = Ok(());
+        let mut stale = false;
+        let mut received_any = false;
+        for capture in &mut *captures {
+            let received = capture.receive(&mut |datagram| {
+                if let Some(message) = judge(verifier, now, &datagram, skew_reported) {
+                    result = link.send_to_warden(&message);
+                }
+            });
+            match received {
+                Ok(received) => {
+                    stale |= received.stale;
+                    received_any |= received.accepted + received.refused > 0;
+                }
+                Err(error) => return Err(std::io::Error::other(error)),
+            }
+        }
+        result?;
+        if stale {
+            self.send(&FromVerifier::StaleInterfaces)?;
+        }
+        if received_any && now.boot.saturating_sub(self.counts_reported) >= COUNTS_INTERVAL {
+            self.report_counts(now)?;
+        }
+        Ok(())
+    }
+
+    /// Only in the wake of a packet: nothing wakes an idle machine.
+    fn report_counts(&mut self, now: Now) -> std::io::Result<()> {
+        let counts = self.counts();
+        self.counts_reported = now.boot;
+        if counts.all_refused() != self.refused_reported {
+            self.refused_reported = counts.all_refused();
+            self.send(&FromVerifier::Counts(counts))?;
+        }
+        Ok(())
+    }
+
+    fn counts(&mut self) -> Counts {
+        let dropped = self.captures.iter_mut().map(|capture| capture.drops().unwrap_or(0)).sum();
+        self.verifier.as_ref().map_or(Counts::default(), |verifier| {
+            Counts::new(verifier.counters(), dropped, verifier.diffie_hellmans())
+        })
+    }
+}
+
+/// What the warden is to hear of a datagram, if anything.
+fn judge(
+    verifier: &mut Verifier,
+    now: Now,
+    datagram: &Datagram<'_>,
+    skew_reported: &mut Option<Duration>,
+) -> Option<FromVerifier> {
+    match verifier.verify(now, datagram.source, datagram.payload) {
+        Ok(candidate) => {
+            let handover = Handover { candidate, destination: datagram.destination };
+            Some(FromVerifier::Candidate(Box::new(handover)))
+        }
+        Err(refusal) if refusal.reason() == Reason::Stale => {
+            let due = skew_reported.is_none_or(|last| now.boot.saturating_sub(last) >= SKEW_INTERVAL);
+            if !due {
+                return None;
+            }
+            *skew_reported = Some(now.boot);
+            Some(FromVerifier::Skew { source: datagram.source, seconds: refusal.skew().unwrap_or(0) })
+        }
+        Err(_) => None,
+    }
+}

@@ -1,0 +1,577 @@
+//! The part of the warden that may block: replay, policy, the record on disk, the firewall. One thread, which takes one
+//! command after the other; everything that changes a rule goes through [`Engine::enforce`].
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::time::{Duration, Instant, SystemTime};
+
+use spa_firewall::{Enforcer, GrantKey, Lifetime, Wanted};
+use spa_gate::{Accepted, Change, Counters, Ended, Judge, Lease, LeaseKey, Now, Refusal, Selector};
+use spa_proto::{ClientName, Knock, PublicKey};
+use tokio::sync::{oneshot, watch};
+
+use super::record::Record;
+use super::settings::Settings;
+use super::{events, provisional::Provisional};
+use crate::clock;
+use crate::config::Config;
+use crate::control::GrantView;
+use crate::error::Outcome;
+
+/// Commands that wait for the engine. Only authenticated knocks and root fill it; more knocks are refused.
+pub const QUEUE: usize = 1_024;
+/// Knocks that one write to the record and one change of the firewall take together.
+const GROUP: usize = 64;
+/// The host's own addresses are looked up again before a knock when they are older than this.
+const ADDRESSES_AGE: Duration = Duration::from_secs(1);
+/// After a failure the firewall is tried again this often.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// An authentic knock and how it came.
+pub struct Arrival {
+    /// Who made it.
+    pub client: PublicKey,
+    /// Where it came from.
+    pub source: IpAddr,
+    /// Where it was sent to.
+    pub destination: IpAddr,
+    /// What it asks.
+    pub knock: Knock,
+    /// When the warden got it.
+    pub at: Instant,
+}
+
+/// What the engine is asked to do.
+pub enum Command {
+    /// Judge a knock and carry it out.
+    Knock(Box<Arrival>),
+    /// The moment of [`Published::wake`] has come.
+    Wake,
+    /// The wall clock was set.
+    ClockSet,
+    /// Take new settings.
+    Reload(Box<EngineSettings>, oneshot::Sender<Outcome>),
+    /// Close what the selector picks.
+    Revoke(Selector, oneshot::Sender<Outcome<Vec<GrantView>>>),
+    /// List what is open.
+    Grants(oneshot::Sender<Outcome<Vec<GrantView>>>),
+    /// How it goes.
+    Status(oneshot::Sender<EngineStatus>),
+    /// Keep what was laid provisionally; false where nothing was.
+    Confirm(oneshot::Sender<Outcome<bool>>),
+    /// End.
+    Stop,
+}
+
+/// What the engine needs of the settings.
+pub struct EngineSettings {
+    /// The file.
+    pub config: Config,
+    /// For the judge.
+    pub judge: spa_gate::JudgeSettings,
+}
+
+impl EngineSettings {
+    /// Takes its part.
+    pub fn of(settings: &Settings) -> Self {
+        Self { config: settings.config.clone(), judge: settings.judge.clone() }
+    }
+
+    fn names(&self) -> HashMap<PublicKey, ClientName> {
+        self.judge.clients.iter().map(|client| (client.key, client.name.clone())).collect()
+    }
+}
+
+/// What the rest of the daemon follows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Published {
+    /// When the engine wants [`Command::Wake`], boot-time clock.
+    pub wake: Option<Duration>,
+    /// The confirmation did not come: the previous state is back, and the daemon ends.
+    pub unconfirmed: bool,
+}
+
+/// The engine's part of `status`.
+#[derive(Clone, Debug)]
+pub struct EngineStatus {
+    /// The firewall driver.
+    pub driver: String,
+    /// What is wrong, if anything.
+    pub degraded: Option<String>,
+    /// Open grants.
+    pub grants: usize,
+    /// Knocks that were granted, and refusals by reason.
+    pub counters: Counters,
+    /// Seconds left to confirm.
+    pub confirm_within: Option<u64>,
+    /// The number of clients.
+    pub clients: usize,
+}
+
+/// Replay, policy, record and firewall.
+pub struct Engine {
+    judge: Judge,
+    record: Record,
+    enforcer: Enforcer,
+    wanted: Wanted,
+    config: Config,
+    names: HashMap<PublicKey, ClientName>,
+    provisional: Option<Provisional>,
+    counters: Counters,
+    /// Why the firewall is not as wanted, if it is not.
+    degraded: Option<String>,
+    retry_at: Option<Duration>,
+    addresses: Vec<IpAddr>,
+    addresses_read: Option<Instant>,
+    dry_run: bool,
+    published: watch::Sender<Published>,
+}
+
+impl Engine {
+    /// Brings the firewall to what the configuration wants, with the grants that it still allows, cutting nobody off.
+    ///
+    /// # Errors
+    /// Where the record or the firewall cannot be used. Then the firewall is as it was found, or protected.
+    pub fn start(
+        settings: EngineSettings,
+        mut enforcer: Enforcer,
+        record: Record,
+        provisional: Option<Provisional>,
+        dry_run: bool,
+        published: watch::Sender<Published>,
+    ) -> Outcome<Self> {
+        let names = settings.names();
+        let EngineSettings { config, judge } = settings;
+        let mut judge = Judge::new(judge);
+        judge.restore(names.keys().map(|key| (*key, record.floor(key))));
+        let is_first = enforcer.plan(&Wanted::default()).map_err(events::firewall_failure)?.is_empty();
+        let found = enforcer.adopt().map_err(events::firewall_failure)?;
+        let mut engine = Self {
+            judge,
+            record,
+            enforcer,
+            wanted: Wanted { protection: Some(config.protection()), ..Wanted::default() },
+            names,
+            config,
+            provisional,
+            counters: Counters::default(),
+            degraded: None,
+            retry_at: None,
+            addresses: Vec::new(),
+            addresses_read: None,
+            dry_run,
+            published,
+        };
+        engine.refresh_addresses();
+        engine.adopt(found);
+        if let (Some(provisional), Some(protection)) = (&engine.provisional, &mut engine.wanted.protection) {
+            protection.provisional_until = provisional.kernel_deadline();
+        }
+        if is_first && !dry_run {
+            // Conntrack may know nothing yet of who is logged in now.
+            spa_firewall::conntrack::adopt_established(&engine.config.endpoints())
+                .map_err(events::firewall_failure)?;
+        }
+        engine.enforcer.enforce(&engine.wanted).map_err(events::firewall_failure)?;
+        if engine.provisional.is_none() {
+            engine.keep_as_last_good();
+        }
+        engine.publish();
+        Ok(engine)
+    }
+
+    /// Takes over the grants that stand in the kernel and that policy still allows; the others go with the next write.
+    fn adopt(&mut self, found: Vec<(GrantKey, Lifetime)>) {
+        let now = clock::now();
+        for (key, lifetime) in found {
+            let Ok(client) = key.client.as_str().parse() else { continue };
+            let lease_key = LeaseKey { client, source: key.source, endpoint: key.endpoint };
+            match self.judge.adopt(
+                now,
+                lease_key.clone(),
+                unix_nanos(lifetime.from),
+                unix_nanos(lifetime.until),
+            ) {
+                Ok(lease) => {
+                    events::adopted(&lease_key, &lease, now);
+                    self.want(now, &lease_key, &lease);
+                }
+                Err(refusal) => events::not_adopted(&lease_key, refusal),
+            }
+        }
+    }
+
+    /// Takes commands until told to stop, or until the confirmation has not come in time.
+    pub fn run(mut self, commands: &Receiver<Command>) {
+        while let Ok(command) = commands.recv() {
+            let mut next = Some(command);
+            while let Some(command) = next.take() {
+                match command {
+                    Command::Knock(first) => next = self.knocks(*first, commands),
+                    Command::Stop => return,
+                    other => self.follow(other),
+                }
+            }
+            self.publish();
+            if self.published.borrow().unconfirmed {
+                return;
+            }
+        }
+    }
+
+    fn follow(&mut self, command: Command) {
+        match command {
+            Command::Knock(_) | Command::Stop => {} // taken by `run`
+            Command::Wake => self.wake(),
+            Command::ClockSet => self.clock_set(),
+            Command::Reload(settings, reply) => {
+                let _ = reply.send(self.reload(*settings)); // who asked may have gone
+            }
+            Command::Revoke(selector, reply) => {
+                let _ = reply.send(self.revoke(&selector));
+            }
+            Command::Grants(reply) => {
+                let _ = reply.send(self.grants());
+            }
+            Command::Status(reply) => {
+                let _ = reply.send(self.status());
+            }
+            Command::Confirm(reply) => {
+                let _ = reply.send(self.confirm("the administrator"));
+            }
+        }
+    }
+
+    /// Carries out a knock and those that wait behind it, with one write to the record and one change of the firewall.
+    /// Returns the command that came after them.
+    fn knocks(&mut self, first: Arrival, commands: &Receiver<Command>) -> Option<Command> {
+        self.refresh_addresses();
+        let now = clock::now();
+        let mut accepted = Vec::new();
+        let mut next = Some(first);
+        let mut after = None;
+        let mut taken = 0;
+        while let Some(arrival) = next.take() {
+            if let Some(knock) = self.judge(now, arrival) {
+                accepted.push(knock);
+            }
+            taken += 1;
+            if taken < GROUP {
+                match commands.try_recv() {
+                    Ok(Command::Knock(more)) => next = Some(*more),
+                    Ok(other) => after = Some(other),
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
+                }
+            }
+        }
+        if !accepted.is_empty() {
+            self.grant(accepted);
+        }
+        after
+    }
+
+    fn judge(&mut self, now: Now, arrival: Arrival) -> Option<(Accepted, Instant)> {
+        if !self.addresses.contains(&arrival.destination) {
+            // Only routed through this host: for another server, or astray.
+            events::not_ours(&self.name_of(&arrival.client), arrival.source, arrival.destination);
+            return None;
+        }
+        let judged = if self.record.is_broken() && !self.record.try_reopen(now.boot) {
+            None
+        } else {
+            Some(self.judge.judge(now, &arrival.client, arrival.source, &arrival.knock))
+        };
+        match judged {
+            Some(Ok(accepted)) => Some((accepted, arrival.at)),
+            Some(Err(refusal)) => {
+                self.refused(&arrival.client, arrival.source, refusal);
+                None
+            }
+            None => {
+                events::record_broken(&self.name_of(&arrival.client), arrival.source);
+                None
+            }
+        }
+    }
+
+    fn grant(&mut self, accepted: Vec<(Accepted, Instant)>) {
+        let records: Vec<_> = accepted.iter().map(|(accepted, _)| accepted.record()).collect();
+        if let Err(error) = self.record.append(&records) {
+            events::record_failed(&error);
+            return;
+        }
+        let now = clock::now(); // the write took its time
+        let mut changes = Vec::new();
+        for (knock, at) in accepted {
+            let (client, source) = (knock.record().0, knock.source());
+            let granted = self.judge.grant(now, knock);
+            self.counters.count(&granted);
+            match granted {
+                Ok(list) => changes.extend(list.into_iter().map(|change| (change, at))),
+                Err(refusal) => self.refused_uncounted(&client, source, refusal),
+            }
+        }
+        if changes.is_empty() {
+            return;
+        }
+        for (change, _) in &changes {
+            match change {
+                Change::Opened(key, lease) | Change::Renewed(key, lease) => self.want(now, key, lease),
+                Change::Kept(..) => {}
+                Change::Closed(ended) => self.want_no_more(&ended.key),
+            }
+        }
+        if self.provisional.is_some() {
+            let _ = self.confirm("a valid knock"); // failure is logged, and tried again
+        } else {
+            self.enforce();
+        }
+        for (change, at) in &changes {
+            events::changed(change, at.elapsed(), self.degraded.as_deref());
+        }
+        self.record.tidy();
+    }
+
+    fn refused(&mut self, client: &PublicKey, source: IpAddr, refusal: Refusal) {
+        self.counters.count::<()>(&Err(refusal));
+        self.refused_uncounted(client, source, refusal);
+    }
+
+    fn refused_uncounted(&self, client: &PublicKey, source: IpAddr, refusal: Refusal) {
+        events::refused(&self.name_of(client), source, refusal);
+    }
+
+    fn name_of(&self, client: &PublicKey) -> String {
+        self.names.get(client).map_or_else(|| client.to_string(), ToString::to_string)
+    }
+
+    fn wake(&mut self) {
+        let now = clock::now();
+        if self.provisional.as_ref().is_some_and(|provisional| provisional.deadline <= now.boot) {
+            return self.give_up();
+        }
+        let ended = self.judge.expire(now);
+        self.forget_ended(&ended);
+        self.enforce();
+        events::ended(&ended, self.degraded.as_deref());
+    }
+
+    /// Rewrites the kernel's times, so that the step moves no expiry.
+    fn clock_set(&mut self) {
+        let now = clock::now();
+        events::clock_set();
+        let ended = self.judge.expire(now);
+        self.forget_ended(&ended);
+        let leases: Vec<_> = self.judge.leases().map(|(key, lease)| (key.clone(), lease.clone())).collect();
+        for (key, lease) in leases {
+            self.want(now, &key, &lease);
+        }
+        self.enforce();
+        events::ended(&ended, self.degraded.as_deref());
+    }
+
+    fn reload(&mut self, settings: EngineSettings) -> Outcome {
+        let names = settings.names();
+        let EngineSettings { config, judge } = settings;
+        let now = clock::now();
+        let old = (self.wanted.protection.clone(), self.config.clone());
+        // First the firewall, which may refuse; the judge's part cannot fail.
+        let mut protection = config.protection();
+        protection.provisional_until = old.0.as_ref().and_then(|protection| protection.provisional_until);
+        let new_endpoints = &config.endpoints() - &old.1.endpoints();
+        if !self.dry_run && !new_endpoints.is_empty() {
+            spa_firewall::conntrack::adopt_established(&new_endpoints).map_err(events::firewall_failure)?;
+        }
+        self.wanted.protection = Some(protection);
+        if let Err(error) = self.enforcer.enforce(&self.wanted) {
+            self.wanted.protection = old.0;
+            self.enforce();
+            return Err(events::firewall_failure(error));
+        }
+        let ended = self.judge.reconfigure(now, judge);
+        self.judge.restore(names.keys().map(|key| (*key, self.record.floor(key))));
+        self.names = names;
+        self.config = config;
+        self.forget_ended(&ended);
+        let leases: Vec<_> = self.judge.leases().map(|(key, lease)| (key.clone(), lease.clone())).collect();
+        for (key, lease) in leases {
+            self.want(now, &key, &lease); // a shorter limit may have ended some sooner
+        }
+        self.enforce();
+        events::ended(&ended, self.degraded.as_deref());
+        if self.provisional.is_none() {
+            self.keep_as_last_good();
+        }
+        Ok(())
+    }
+
+    fn revoke(&mut self, selector: &Selector) -> Outcome<Vec<GrantView>> {
+        let now = clock::now();
+        let ended = self.judge.revoke(selector);
+        self.forget_ended(&ended);
+        self.enforce();
+        events::ended(&ended, self.degraded.as_deref());
+        match &self.degraded {
+            Some(why) if !ended.is_empty() => Err(events::not_closed(why)),
+            _ => Ok(ended.iter().map(|ended| view(&ended.key, &ended.lease, now, 0, 0)).collect()),
+        }
+    }
+
+    fn grants(&mut self) -> Outcome<Vec<GrantView>> {
+        let now = clock::now();
+        let standing = self.enforcer.grants().map_err(events::firewall_failure)?;
+        let counters = |key: &LeaseKey| {
+            let rule = standing.iter().find(|status| {
+                (status.key.source, status.key.endpoint) == (key.source, key.endpoint)
+                    && status.key.client.as_str() == key.client.as_str()
+            });
+            rule.map_or((0, 0), |status| (status.counters.packets, status.counters.bytes))
+        };
+        let views = self.judge.leases().map(|(key, lease)| {
+            let (packets, bytes) = counters(key);
+            view(key, lease, now, packets, bytes)
+        });
+        Ok(views.collect())
+    }
+
+    fn status(&self) -> EngineStatus {
+        let left = |provisional: &Provisional| provisional.deadline.saturating_sub(clock::boot()).as_secs();
+        EngineStatus {
+            driver: self.enforcer.name(),
+            degraded: self.degraded.clone().or_else(|| self.record.trouble()),
+            grants: self.wanted.grants.len(),
+            counters: self.counters,
+            confirm_within: self.provisional.as_ref().map(left),
+            clients: self.names.len(),
+        }
+    }
+
+    fn confirm(&mut self, by: &str) -> Outcome<bool> {
+        let Some(provisional) = self.provisional.take() else { return Ok(false) };
+        if let Some(protection) = &mut self.wanted.protection {
+            protection.provisional_until = None;
+        }
+        if let Err(error) = self.enforce_now() {
+            self.provisional = Some(provisional);
+            return Err(error);
+        }
+        self.keep_as_last_good();
+        events::confirmed(by);
+        Ok(true)
+    }
+
+    /// Nobody confirmed: back to how it was.
+    fn give_up(&mut self) {
+        let Some(provisional) = self.provisional.take() else { return };
+        self.wanted =
+            Wanted { protection: provisional.previous, grants: std::mem::take(&mut self.wanted.grants) };
+        if self.enforce_now().is_ok() {
+            events::unconfirmed();
+        }
+        self.published.send_modify(|published| published.unconfirmed = true);
+    }
+
+    /// Brings the firewall to what is wanted; where that fails, says so and tries again soon.
+    fn enforce(&mut self) {
+        let _ = self.enforce_now(); // logged, and kept in `degraded`
+    }
+
+    fn enforce_now(&mut self) -> Outcome {
+        match self.enforcer.enforce(&self.wanted) {
+            Ok(report) => {
+                events::written(&report);
+                if self.degraded.take().is_some() {
+                    events::restored();
+                }
+                self.retry_at = None;
+                Ok(())
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if self.degraded.as_ref() != Some(&text) {
+                    events::degraded(&error);
+                }
+                self.degraded = Some(text);
+                self.retry_at = Some(clock::boot() + RETRY);
+                Err(events::firewall_failure(error))
+            }
+        }
+    }
+
+    fn want(&mut self, now: Now, key: &LeaseKey, lease: &Lease) {
+        let lifetime = Lifetime { from: wall(lease.wall_since(now)), until: wall(lease.wall_until(now)) };
+        if let Some(key) = grant_key(key) {
+            self.wanted.grants.insert(key, lifetime);
+        }
+    }
+
+    fn want_no_more(&mut self, key: &LeaseKey) {
+        if let Some(key) = grant_key(key) {
+            self.wanted.grants.remove(&key);
+        }
+    }
+
+    fn forget_ended(&mut self, ended: &[Ended]) {
+        for ended in ended {
+            self.want_no_more(&ended.key);
+        }
+    }
+
+    fn refresh_addresses(&mut self) {
+        if self.addresses_read.is_some_and(|read| read.elapsed() < ADDRESSES_AGE) {
+            return;
+        }
+        match spa_capture::local_addresses() {
+            Ok(addresses) => {
+                self.judge.set_own_addresses(addresses.iter().copied());
+                self.addresses = addresses;
+                self.addresses_read = Some(Instant::now());
+            }
+            Err(error) => events::addresses_unknown(&error), // the ones known before go on counting
+        }
+    }
+
+    fn keep_as_last_good(&self) {
+        if self.dry_run {
+            return;
+        }
+        if let Err(failure) = self.config.keep_as_last_good() {
+            events::last_good_not_kept(&failure);
+        }
+    }
+
+    fn publish(&self) {
+        let wakes = [self.judge.next_expiry(), self.retry_at, self.provisional.as_ref().map(|p| p.deadline)];
+        let wake = wakes.into_iter().flatten().min();
+        self.published.send_if_modified(|published| std::mem::replace(&mut published.wake, wake) != wake);
+    }
+}
+
+/// The commands' end of the engine.
+pub type Sender = SyncSender<Command>;
+
+fn grant_key(key: &LeaseKey) -> Option<GrantKey> {
+    // The two crates name clients by one rule, so this never fails.
+    key.client.as_str().parse().ok().map(|client| GrantKey::new(client, key.source, key.endpoint))
+}
+
+fn view(key: &LeaseKey, lease: &Lease, now: Now, packets: u64, bytes: u64) -> GrantView {
+    GrantView {
+        client: key.client.to_string(),
+        source: key.source,
+        endpoint: key.endpoint.to_string(),
+        remaining: lease.until.saturating_sub(now.boot).as_secs(),
+        packets,
+        bytes,
+    }
+}
+
+fn wall(unix_nanos: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(unix_nanos)
+}
+
+fn unix_nanos(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,199 @@
+//! What the log says. One line an event; nothing in direct answer to a packet that is not authentic.
+
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use spa_firewall::Report;
+use spa_gate::{Change, End, Ended, Lease, LeaseKey, Now, Reason, Refusal};
+use tracing::{error, info, warn};
+
+use crate::error::{Exit, Failure};
+use crate::link::{Confinement, Counts};
+
+/// A grant, a renewal, or what a client closed.
+pub fn changed(change: &Change, took: Duration, degraded: Option<&str>) {
+    let took_us = took.as_micros() as u64;
+    match change {
+        Change::Opened(key, lease) => opened("grant", key, lease, took_us, degraded),
+        Change::Renewed(key, lease) | Change::Kept(key, lease) => {
+            opened("renewal", key, lease, took_us, degraded)
+        }
+        Change::Closed(end) => ended(std::slice::from_ref(end), degraded),
+    }
+}
+
+fn opened(what: &str, key: &LeaseKey, lease: &Lease, took_us: u64, degraded: Option<&str>) {
+    let seconds = lease.until.saturating_sub(crate::clock::boot()).as_secs_f64().round();
+    let LeaseKey { client, source, endpoint } = key;
+    match degraded {
+        None => info!(%client, %source, %endpoint, seconds, took_us, "{what}"),
+        Some(why) => error!(%client, %source, %endpoint, "{what} is not in the firewall: {why}"),
+    }
+}
+
+/// Leases that ended.
+pub fn ended(list: &[Ended], degraded: Option<&str>) {
+    for Ended { key: LeaseKey { client, source, endpoint }, why, .. } in list {
+        let what = match why {
+            End::Expired => "expiry",
+            End::Closed => "close",
+            End::Revoked => "revocation",
+            End::Policy => "end by a new configuration",
+        };
+        match degraded {
+            None => info!(%client, %source, %endpoint, "{what}"),
+            Some(reason) => {
+                error!(%client, %source, %endpoint, "{what}, but its rule may still stand: {reason}")
+            }
+        }
+    }
+}
+
+/// An authentic packet that was refused.
+pub fn refused(client: &str, source: IpAddr, refusal: Refusal) {
+    let reason = refusal.reason();
+    match reason {
+        // The message is not authentic: whoever made it, not that client. Its psk was needed, so it is worth a line.
+        Reason::NotAuthentic => {
+            warn!(client, %source, %reason, "refused: {refusal} Somebody has its pre-shared key.")
+        }
+        _ => info!(client, %source, %reason, "refused: {refusal}"),
+    }
+}
+
+/// A packet that went to an address that is not this host's.
+pub fn not_ours(client: &str, source: IpAddr, destination: IpAddr) {
+    info!(client, %source, %destination, reason = "destination", "refused: that is no address of this host");
+}
+
+/// A knock that found the record broken.
+pub fn record_broken(client: &str, source: IpAddr) {
+    warn!(client, %source, reason = "record", "refused: the replay record cannot be written");
+}
+
+/// The record could not be written.
+pub fn record_failed(error: &dyn Display) {
+    error!(%error, "nothing is granted until the replay record can be written again");
+}
+
+/// A right tag with a wrong clock.
+pub fn skew(source: SocketAddr, seconds: i64) {
+    let side = if seconds < 0 { "behind" } else { "ahead of" };
+    let by = seconds.unsigned_abs();
+    warn!(source = %source.ip(), skew_seconds = seconds, reason = %Reason::Stale,
+        "refused: a packet with a right tag was made {by} s {side} this server's clock; check both clocks (this line \
+         comes at most every 10 s)");
+}
+
+/// What strangers sent since the last summary.
+pub fn junk(before: &Counts, now: &Counts) {
+    let since = |reason| now.refused(reason).saturating_sub(before.refused(reason));
+    let list: Vec<_> = Reason::ALL
+        .into_iter()
+        .filter(|reason| since(*reason) > 0)
+        .map(|reason| format!("{reason}={}", since(reason)))
+        .collect();
+    let dropped = now.dropped.saturating_sub(before.dropped);
+    if !list.is_empty() || dropped > 0 {
+        info!(
+            refused = list.join(" "),
+            dropped, "packets refused since the last summary (at most one a minute)"
+        );
+    }
+}
+
+/// A grant that was found in the kernel and goes on.
+pub fn adopted(key: &LeaseKey, lease: &Lease, now: Now) {
+    let seconds = lease.until.saturating_sub(now.boot).as_secs();
+    info!(client = %key.client, source = %key.source, endpoint = %key.endpoint, seconds, "adopted");
+}
+
+/// A grant that was found in the kernel and is removed.
+pub fn not_adopted(key: &LeaseKey, refusal: Refusal) {
+    info!(client = %key.client, source = %key.source, endpoint = %key.endpoint, reason = %refusal.reason(), "removed");
+}
+
+/// What the firewall's report has that a person should know.
+pub fn written(report: &Report) {
+    if report.jump_moved {
+        warn!("a rule that could accept a protected port stood before ours; ours is first again");
+    }
+    if report.jump_behind {
+        warn!("a rule that can accept a protected port stands before ours: protection may be void");
+    }
+    for key in &report.unreachable {
+        warn!(%key, "this kernel has no IPv6, so nothing was opened");
+    }
+}
+
+/// The firewall is not as wanted.
+pub fn degraded(error: &spa_firewall::Error) {
+    error!(%error, "the firewall is not as it should be; trying again every second");
+}
+
+/// It is again.
+pub fn restored() {
+    info!("the firewall is as it should be again");
+}
+
+/// Somebody set the clock.
+pub fn clock_set() {
+    warn!("the wall clock was set; the kernel's expiry times are written anew");
+}
+
+/// `run --confirm` was confirmed.
+pub fn confirmed(by: &str) {
+    info!(by, "confirmed: protection stays");
+}
+
+/// It was not.
+pub fn unconfirmed() {
+    error!("not confirmed in time: the firewall is as it was before");
+}
+
+/// The interface addresses cannot be read.
+pub fn addresses_unknown(error: &dyn Display) {
+    warn!(%error, "cannot look up this host's addresses");
+}
+
+/// The copy for `spa-server protect` was not written.
+pub fn last_good_not_kept(failure: &Failure) {
+    warn!("the configuration is not kept for the next boot: {failure}");
+}
+
+/// The verifier works.
+pub fn verifier_ready(confinement: Confinement) {
+    let Confinement { other_user, landlock, seccomp } = confinement;
+    info!(other_user, landlock, seccomp, "verifier confined");
+    if !other_user {
+        warn!("no other user is mapped here: the verifier keeps its user, without capabilities");
+    }
+}
+
+/// The verifier ended.
+pub fn verifier_ended(how: &str) {
+    error!(how, "the verifier ended; starting another");
+}
+
+/// A firewall error as a failure of a command.
+pub fn firewall_failure(error: spa_firewall::Error) -> Failure {
+    let exit = error_exit(&error);
+    Failure::new(exit, format_args!("firewall: {error}"))
+}
+
+fn error_exit(error: &spa_firewall::Error) -> Exit {
+    match error {
+        spa_firewall::Error::NotInstalled { .. } => Exit::Unavailable,
+        spa_firewall::Error::NotPermitted { .. } => Exit::NotPermitted,
+        _ => Exit::System,
+    }
+}
+
+/// A revocation that did not reach the firewall.
+pub fn not_closed(why: &str) -> Failure {
+    Failure::new(
+        Exit::System,
+        format_args!("the rules could not be removed, and it is tried again every second: {why}"),
+    )
+}

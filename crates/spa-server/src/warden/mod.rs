@@ -1,0 +1,414 @@
+//! The privileged half of the daemon. This thread only waits and passes on: packets from the verifier, commands from
+//! the control socket, signals, timers. What may block is in [`engine`], on a thread of its own.
+
+mod control_socket;
+mod engine;
+pub mod events;
+mod provisional;
+mod record;
+pub mod settings;
+mod verifier_process;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use spa_firewall::Enforcer;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::control_socket::{ControlSocket, Order};
+use self::engine::{Arrival, Command, Engine, EngineSettings, Published};
+use self::provisional::Provisional;
+use self::record::Record;
+use self::settings::Settings;
+use self::verifier_process::{Captures, VerifierProcess};
+use crate::cli::Run;
+use crate::clock::{self, BootTimer, ClockWatch};
+use crate::config::Config;
+use crate::control::{Request, Response};
+use crate::error::{Exit, Failure, Outcome};
+use crate::link::{Counts, FromVerifier, Handover};
+use crate::{files, firewall, lock};
+
+/// The replay record, in the state directory.
+pub const RECORD: &str = "replay";
+/// A verifier that ends is started again, but not more often than this many times in [`RESTART_WINDOW`].
+const MAX_RESTARTS: usize = 5;
+const RESTART_WINDOW: Duration = Duration::from_secs(60);
+/// How long `status` waits for the verifier's counts.
+const COUNTS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Runs the daemon until it is told to stop. Protection and grants stay when it ends.
+///
+/// # Errors
+/// Whatever keeps it from starting, with what to try; [`Exit::TryAgain`] where `--confirm` ran out.
+pub fn run(config: Config, options: &Run) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let runtime =
+        runtime.map_err(|error| Failure::new(Exit::System, format_args!("cannot start: {error}")))?;
+    runtime.block_on(serve(config, options))
+}
+
+async fn serve(config: Config, options: &Run) -> Outcome {
+    files::make_private_directory(&config.state_dir)?;
+    let _lock = lock::exclusive(&config.state_dir)?;
+    let settings = Settings::load(config)?;
+    let captures = Captures::open(&settings.config)?;
+    let (published_sender, published) = watch::channel(Published::default());
+    let engine = start_engine(&settings, options, published_sender)?;
+    let (commands, queue) = std::sync::mpsc::sync_channel(engine::QUEUE);
+    let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine.run(&queue));
+    let thread =
+        thread.map_err(|error| Failure::new(Exit::System, format_args!("cannot start a thread: {error}")))?;
+    let verifier = VerifierProcess::start(&settings.config, &settings.verifier, &captures).await?;
+    let control = ControlSocket::bind(&settings.config.state_dir)?;
+    let mut warden = Warden {
+        settings,
+        captures,
+        verifier,
+        restarts: Vec::new(),
+        commands,
+        counts_before: Counts::default(),
+        counts: Counts::default(),
+        counts_wanted: Vec::new(),
+        openers_counters: spa_gate::Counters::default(),
+        started: Instant::now(),
+        ready: false,
+    };
+    let result = warden.work(control, published).await;
+    let _ = warden.commands.send(Command::Stop); // it may have ended by itself
+    if thread.join().is_err() {
+        return Err(Failure::new(Exit::Software, "the engine failed; protection stays as it is"));
+    }
+    result
+}
+
+fn start_engine(settings: &Settings, options: &Run, published: watch::Sender<Published>) -> Outcome<Engine> {
+    let config = &settings.config;
+    let record = match options.dry_run {
+        true => Record::none(),
+        false => Record::open(&config.state_dir.join(RECORD), clock::now().wall)?,
+    };
+    let driver = firewall::open(config, options.dry_run)?;
+    let provisional = options.confirm.map(|within| {
+        // What worked last is what stands, if anything of ours does.
+        let before = Config::load_last_good(&config.state_dir).ok().map(|config| config.protection());
+        Provisional::new(within.duration(), before)
+    });
+    Engine::start(
+        EngineSettings::of(settings),
+        Enforcer::new(driver),
+        record,
+        provisional,
+        options.dry_run,
+        published,
+    )
+}
+
+struct Warden {
+    settings: Settings,
+    captures: Captures,
+    verifier: VerifierProcess,
+    restarts: Vec<Instant>,
+    commands: engine::Sender,
+    /// What verifiers counted that are gone.
+    counts_before: Counts,
+    /// What is known of the present one's.
+    counts: Counts,
+    counts_wanted: Vec<oneshot::Sender<()>>,
+    openers_counters: spa_gate::Counters,
+    started: Instant,
+    ready: bool,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl Warden {
+    async fn work(&mut self, control: ControlSocket, mut published: watch::Receiver<Published>) -> Outcome {
+        let failed = |error: std::io::Error| {
+            Failure::new(Exit::System, format_args!("the daemon's loop failed: {error}"))
+        };
+        let mut signals = Signals::new().map_err(failed)?;
+        let timer = BootTimer::new().map_err(failed)?;
+        let clock_watch = ClockWatch::new().map_err(failed)?;
+        let (orders_sender, mut orders) = mpsc::channel(16);
+        tokio::spawn(control.serve(orders_sender));
+        timer.set(published.borrow_and_update().wake).map_err(failed)?;
+        loop {
+            tokio::select! {
+                message = self.verifier.receive() => match message {
+                    Ok(Some(message)) => self.heard(message).await?,
+                    Ok(None) => self.restart_verifier().await?,
+                    Err(error) => {
+                        tracing::error!(%error, "the verifier sent what it must not");
+                        self.restart_verifier().await?;
+                    }
+                },
+                changed = published.changed() => {
+                    let Published { wake, unconfirmed } = *published.borrow_and_update();
+                    if unconfirmed {
+                        return Err(Failure::new(Exit::TryAgain, "not confirmed in time: the firewall is as it was before")
+                            .hint("spa-server confirm, or a valid knock, within the time given to --confirm"));
+                    }
+                    if changed.is_err() {
+                        return Err(Failure::new(Exit::Software, "the engine ended; protection stays as it is"));
+                    }
+                    timer.set(wake).map_err(failed)?;
+                }
+                expired = timer.expired() => {
+                    expired.map_err(failed)?;
+                    self.tell(Command::Wake);
+                }
+                set = clock_watch.was_set() => {
+                    set.map_err(failed)?;
+                    self.tell(Command::ClockSet);
+                }
+                Some(order) = orders.recv() => self.follow(order).await,
+                _ = signals.hangup.recv() => {
+                    if let Err(failure) = self.reload().await {
+                        tracing::error!("not reloaded, and nothing is changed: {failure}");
+                    }
+                }
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+            }
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]); // only systemd cares
+        tracing::info!("stopping; protection and open grants stay, and the kernel ends them in time");
+        Ok(())
+    }
+
+    /// Gives the engine a command that no one waits for. Wake-ups are repeated by what they are for.
+    fn tell(&self, command: Command) {
+        if self.commands.try_send(command).is_err() {
+            tracing::warn!("the engine is busy");
+        }
+    }
+
+    async fn heard(&mut self, message: FromVerifier) -> Outcome {
+        match message {
+            FromVerifier::Ready(confinement) => {
+                events::verifier_ready(confinement);
+                if !self.ready {
+                    self.ready = true;
+                    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]); // only systemd cares
+                    let config = &self.settings.config;
+                    tracing::info!(
+                        port = config.port,
+                        clients = self.settings.verifier.clients.len(),
+                        "ready"
+                    );
+                }
+            }
+            FromVerifier::Candidate(handover) => self.open(*handover),
+            FromVerifier::Skew { source, seconds } => events::skew(source, seconds),
+            FromVerifier::Counts(counts) => self.counted(counts),
+            FromVerifier::StaleInterfaces => {
+                if let Err(error) = self.verifier.resolve_interfaces(&self.captures).await {
+                    tracing::warn!(%error, "cannot look up the interfaces");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a candidate and passes the knock on. The verifier hears at once, before anything that may block.
+    fn open(&mut self, handover: Handover) {
+        let Handover { candidate, destination } = handover;
+        let (opened, outcome) = self.settings.openers.open(&candidate);
+        self.verifier.settle(candidate.tag, outcome);
+        if let Err(refusal) = &opened {
+            self.openers_counters.count::<()>(&Err(*refusal));
+        }
+        let source: IpAddr = candidate.source.ip().to_canonical();
+        match opened {
+            Ok(knock) => {
+                let arrival =
+                    Arrival { client: candidate.client, source, destination, knock, at: Instant::now() };
+                self.tell(Command::Knock(Box::new(arrival)));
+            }
+            Err(refusal) => events::refused(&candidate.client.to_string(), source, refusal),
+        }
+    }
+
+    fn counted(&mut self, counts: Counts) {
+        if self.counts_wanted.is_empty() {
+            events::junk(&self.counts, &counts);
+        }
+        self.counts = counts;
+        for waiting in self.counts_wanted.drain(..) {
+            let _ = waiting.send(()); // who asked may have gone
+        }
+    }
+
+    async fn restart_verifier(&mut self) -> Outcome {
+        let how = self.verifier.end();
+        events::verifier_ended(&how);
+        self.restarts.retain(|at| at.elapsed() < RESTART_WINDOW);
+        if self.restarts.len() == MAX_RESTARTS {
+            let what = format_args!(
+                "the verifier ended {MAX_RESTARTS} times in a minute, at last with {how}; protection stays"
+            );
+            return Err(Failure::new(Exit::Software, what));
+        }
+        self.restarts.push(Instant::now());
+        self.counts_before.add(&std::mem::take(&mut self.counts));
+        self.verifier =
+            VerifierProcess::start(&self.settings.config, &self.settings.verifier, &self.captures).await?;
+        Ok(())
+    }
+
+    /// Swaps the whole configuration, or nothing.
+    async fn reload(&mut self) -> Outcome {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]); // only systemd cares
+        let result = self.try_reload().await;
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        result
+    }
+
+    async fn try_reload(&mut self) -> Outcome {
+        let settings = Settings::load(Config::load(&self.settings.config.path)?)?;
+        let old = &self.settings.config;
+        let new = &settings.config;
+        if (&old.state_dir, old.backend, old.variant) != (&new.state_dir, new.backend, new.variant) {
+            return Err(Failure::new(
+                Exit::Config,
+                "state-dir, backend and iptables take effect at a restart, not at a reload",
+            ));
+        }
+        let same_capture = (old.port, &old.interfaces, &old.user) == (new.port, &new.interfaces, &new.user);
+        // What can fail comes first, beside what works; the engine swaps last, and it swaps back if it must.
+        let fresh = if same_capture {
+            None
+        } else {
+            let captures = Captures::open(new)?;
+            let verifier = VerifierProcess::start(new, &settings.verifier, &captures).await?;
+            Some((captures, verifier))
+        };
+        let (reply, answer) = oneshot::channel();
+        self.commands
+            .try_send(Command::Reload(Box::new(EngineSettings::of(&settings)), reply))
+            .map_err(|_| busy())?;
+        answer.await.unwrap_or_else(|_| Err(busy()))?;
+        match fresh {
+            Some((captures, verifier)) => {
+                self.counts_before.add(&std::mem::take(&mut self.counts));
+                self.captures = captures;
+                self.verifier = verifier;
+            }
+            None => {
+                if self.verifier.configure(&settings.verifier).await.is_err() {
+                    self.verifier =
+                        VerifierProcess::start(&settings.config, &settings.verifier, &self.captures).await?;
+                }
+            }
+        }
+        self.settings = settings;
+        tracing::info!(clients = self.settings.verifier.clients.len(), "reloaded");
+        Ok(())
+    }
+
+    async fn follow(&mut self, order: Order) {
+        let Order { request, reply } = order;
+        let answer = match request {
+            Request::Status => self.status().await,
+            Request::Grants => self.ask(Command::Grants).await.and_then(|grants| json(&grants?)),
+            Request::Revoke { client, source, endpoint } => self.revoke(client, source, endpoint).await,
+            Request::Reload => self.reload().await.map(|()| serde_json::Value::Null),
+            Request::Confirm => self.ask(Command::Confirm).await.and_then(|confirmed| json(&confirmed?)),
+        };
+        let response = answer.map_or_else(|failure| Response::Error(failure.to_string()), Response::Ok);
+        let _ = reply.send(response); // who asked may have gone
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Outcome<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.try_send(command(reply)).map_err(|_| busy())?;
+        answer.await.map_err(|_| busy())
+    }
+
+    async fn revoke(
+        &self,
+        client: Option<String>,
+        source: Option<IpAddr>,
+        endpoint: Option<String>,
+    ) -> Outcome<serde_json::Value> {
+        let wrong = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, error);
+        let selector = spa_gate::Selector {
+            client: client.map(|name| name.parse()).transpose().map_err(|error| wrong(&error))?,
+            source: source.map(|source| source.to_canonical()),
+            endpoint: endpoint.map(|text| text.parse()).transpose().map_err(|error| wrong(&error))?,
+        };
+        json(&self.ask(|reply| Command::Revoke(selector, reply)).await??)
+    }
+
+    async fn status(&mut self) -> Outcome<serde_json::Value> {
+        let (sender, counted) = oneshot::channel();
+        self.counts_wanted.push(sender);
+        if self.verifier.ask_counts().await.is_ok() {
+            // The answer comes on the link, which only this task reads.
+            let _ = tokio::time::timeout(COUNTS_TIMEOUT, self.await_counts(counted)).await; // then with older counts
+        }
+        let engine = self.ask(Command::Status).await?;
+        let mut counts = self.counts_before;
+        counts.add(&self.counts);
+        let refused: serde_json::Map<String, serde_json::Value> = spa_gate::Reason::ALL
+            .into_iter()
+            .map(|reason| {
+                let count = counts.refused(reason)
+                    + engine.counters.refused(reason)
+                    + self.openers_counters.refused(reason);
+                (reason.name().to_owned(), count.into())
+            })
+            .collect();
+        Ok(serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "uptime": self.started.elapsed().as_secs(),
+            "port": self.settings.config.port,
+            "firewall": engine.driver,
+            "state": if engine.degraded.is_some() { "degraded" } else { "ok" },
+            "trouble": engine.degraded,
+            "confirm-within": engine.confirm_within,
+            "clients": engine.clients,
+            "grants": engine.grants,
+            "granted": engine.counters.passed(),
+            "refused": refused,
+            "dropped": counts.dropped,
+            "diffie-hellman": counts.diffie_hellman,
+        }))
+    }
+
+    async fn await_counts(&mut self, mut counted: oneshot::Receiver<()>) {
+        while counted.try_recv().is_err() {
+            let Ok(Some(message)) = self.verifier.receive().await else { return };
+            if let FromVerifier::Counts(counts) = message {
+                self.counted(counts);
+            } else if self.heard(message).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn busy() -> Failure {
+    Failure::new(Exit::TryAgain, "the daemon is busy; nothing was changed")
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Outcome<serde_json::Value> {
+    serde_json::to_value(value).map_err(|error| Failure::new(Exit::Software, error))
+}

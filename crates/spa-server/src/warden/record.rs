@@ -1,0 +1,99 @@
+//! The replay record as the engine uses it: broken until verified again after any failure, and untouched in a dry run.
+
+use std::path::Path;
+use std::time::Duration;
+
+use spa_proto::PublicKey;
+
+use crate::error::{Exit, Failure, Outcome};
+use crate::journal::{Journal, JournalError};
+
+/// A broken record is tried again this often at most.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The record.
+pub struct Record {
+    journal: Option<Journal>,
+    broken: Option<Broken>,
+}
+
+struct Broken {
+    why: String,
+    tried: Duration,
+}
+
+impl Record {
+    /// Opens the record in the state directory; `start` is now, Unix nanoseconds.
+    ///
+    /// # Errors
+    /// Where it cannot be read or is damaged.
+    pub fn open(path: &Path, start: u64) -> Outcome<Self> {
+        let journal = Journal::open(path, start).map_err(|error| match error {
+            JournalError::Io(..) => Failure::new(Exit::Io, error),
+            JournalError::Corrupt(..) | JournalError::NotAJournal(_) => Failure::new(Exit::Data, error).hint(
+                "spa-server recover: packets made until now plus max-age are refused, so that none is accepted twice",
+            ),
+        })?;
+        Ok(Self { journal: Some(journal), broken: None })
+    }
+
+    /// Remembers nothing, for a dry run.
+    pub fn none() -> Self {
+        Self { journal: None, broken: None }
+    }
+
+    /// The greatest counter on record of a client, Unix nanoseconds.
+    pub fn floor(&self, client: &PublicKey) -> u64 {
+        self.journal.as_ref().map_or(0, |journal| journal.content().floor(client.as_bytes()))
+    }
+
+    /// Makes the counters durable.
+    ///
+    /// # Errors
+    /// Then nothing may be granted until [`Self::try_reopen`] succeeds.
+    pub fn append(&mut self, records: &[(PublicKey, u64)]) -> Result<(), JournalError> {
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let records: Vec<_> = records.iter().map(|(key, counter)| (*key.as_bytes(), *counter)).collect();
+        journal.append(&records).inspect_err(|error| {
+            self.broken = Some(Broken { why: error.to_string(), tried: crate::clock::boot() });
+        })
+    }
+
+    /// Whether a write failed and the record has not been verified since.
+    pub fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
+    /// Opens and verifies a broken record again; true where it is good.
+    pub fn try_reopen(&mut self, now: Duration) -> bool {
+        let (Some(journal), Some(broken)) = (&mut self.journal, &mut self.broken) else { return true };
+        if now.saturating_sub(broken.tried) < REOPEN_INTERVAL {
+            return false;
+        }
+        broken.tried = now;
+        match journal.reopen() {
+            Ok(reopened) => {
+                *journal = reopened;
+                self.broken = None;
+                tracing::warn!("replay record is good again; granting goes on");
+                true
+            }
+            Err(error) => {
+                broken.why = error.to_string();
+                false
+            }
+        }
+    }
+
+    /// Writes the file anew where it has grown. Failure costs nothing but its size.
+    pub fn tidy(&mut self) {
+        if let Some(Err(error)) = self.journal.as_mut().map(Journal::compact_if_grown) {
+            tracing::warn!(%error, "replay record not compacted");
+        }
+    }
+
+    /// What is wrong with it, for `status`.
+    pub fn trouble(&self) -> Option<String> {
+        self.broken.as_ref().map(|broken| format!("nothing is granted: {}", broken.why))
+    }
+}

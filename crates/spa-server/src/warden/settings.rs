@@ -1,0 +1,76 @@
+//! Everything that is read from files, as the parts of the daemon want it: read and checked whole, or not at all.
+
+use std::time::Duration;
+
+use spa_gate::{JudgeSettings, Openers};
+use spa_proto::{CloakKey, GateKeys, Opener, PublicKey, SecretKey};
+
+use crate::config::Config;
+use crate::error::{Exit, Failure, Outcome};
+
+/// A whole configuration with its keys and clients.
+pub struct Settings {
+    /// The file.
+    pub config: Config,
+    /// For the verifier.
+    pub verifier: VerifierSettings,
+    /// For the warden's *open*.
+    pub openers: Openers,
+    /// For the judge.
+    pub judge: JudgeSettings,
+}
+
+/// What the verifier is told.
+pub struct VerifierSettings {
+    /// The server's private key.
+    pub server: SecretKey,
+    /// The live cloak keys, newest first.
+    pub cloaks: Vec<CloakKey>,
+    /// How old a packet may be.
+    pub max_age: Duration,
+    /// Names and gate keys of the clients, without their psks.
+    pub clients: Vec<(PublicKey, GateKeys)>,
+}
+
+impl Settings {
+    /// Reads the configuration's keys and clients.
+    ///
+    /// # Errors
+    /// Whatever is wrong with any of the files.
+    pub fn load(config: Config) -> Outcome<Self> {
+        let keys = config.keys()?;
+        let server = keys.secret.public_key();
+        let clients = config.clients()?;
+        let mut openers = Vec::with_capacity(clients.len());
+        let mut gates = Vec::with_capacity(clients.len());
+        for client in &clients {
+            let key = client.policy.key;
+            let opener = Opener::new(&keys.secret, &key, &client.psk).ok_or_else(|| {
+                Failure::new(
+                    Exit::Data,
+                    format_args!("{}: this public key is of low order", client.path.display()),
+                )
+            })?;
+            openers.push((key, opener));
+            gates.push((key, GateKeys::new(&client.psk, &server, &key)));
+        }
+        Ok(Self {
+            judge: JudgeSettings {
+                services: config.services.clone(),
+                max_age: config.max_age,
+                open_for: config.open_for,
+                max_open_for: config.max_open_for,
+                max_grants: config.max_grants,
+                clients: clients.iter().map(|client| client.policy.clone()).collect(),
+            },
+            verifier: VerifierSettings {
+                server: keys.secret,
+                cloaks: keys.cloaks,
+                max_age: config.max_age,
+                clients: gates,
+            },
+            openers: Openers::new(openers),
+            config,
+        })
+    }
+}

@@ -1,0 +1,219 @@
+//! The verifier as the warden sees it: a child process, the link to it, and the capture sockets it reads.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use spa_capture::{Capture, Family, Interfaces};
+use spa_gate::Outcome as Settlement;
+use spa_proto::Tag;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::settings::VerifierSettings;
+use crate::config::Config;
+use crate::error::{Exit, Failure, Outcome};
+use crate::link::{self, FromVerifier, FromWarden, Link};
+use crate::reactor;
+
+/// The user that the verifier becomes where `server.user` is not set and it exists.
+const DEFAULT_USER: &str = "spa";
+/// The user `nobody` of Debian and others, where there is no user of our own.
+const NOBODY: u32 = 65_534;
+
+/// The capture sockets. The warden keeps them, so a verifier that is started anew misses nothing.
+pub struct Captures {
+    sockets: Vec<(Family, OwnedFd)>,
+    port: u16,
+    interfaces: Interfaces,
+}
+
+impl Captures {
+    /// Opens one socket for each family that the kernel has.
+    ///
+    /// # Errors
+    /// Without `CAP_NET_RAW`, or where a socket cannot be set up.
+    pub fn open(config: &Config) -> Outcome<Self> {
+        let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::NotPermitted, error);
+        let interfaces = match &config.interfaces {
+            None => Interfaces::all(),
+            Some(names) => {
+                Interfaces::named(names.iter().map(String::as_str)).map_err(|error| failed(&error))?
+            }
+        };
+        let open = |family| {
+            Capture::open(family, config.port, &interfaces).map(|capture| (family, capture.into_fd()))
+        };
+        let sockets = [Family::V4, Family::V6].map(open).into_iter().collect::<Result<_, _>>();
+        let sockets = sockets.map_err(|error| failed(&error))?;
+        Ok(Self { sockets, port: config.port, interfaces })
+    }
+}
+
+/// The child and the link to it. Killed on drop: only the warden's verifier holds keys.
+pub struct VerifierProcess {
+    child: Child,
+    link: AsyncFd<Link>,
+}
+
+impl VerifierProcess {
+    /// Starts a verifier and gives it its settings and sockets.
+    ///
+    /// # Errors
+    /// Where the process cannot be made, or does not listen.
+    pub async fn start(config: &Config, settings: &VerifierSettings, captures: &Captures) -> Outcome<Self> {
+        let failed =
+            |error: io::Error| Failure::new(Exit::System, format_args!("cannot start the verifier: {error}"));
+        let (ours, theirs) = link::pair().map_err(failed)?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("spa-verifier").arg("verifier").env_clear();
+        command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::inherit());
+        if let Some(user) = user(config)? {
+            command.uid(user.uid).gid(user.gid);
+        }
+        let child = command.spawn().map_err(failed)?;
+        let process = Self { child, link: reactor::register(ours).map_err(failed)? };
+        process.configure(settings).await.map_err(failed)?;
+        process.resolve_interfaces(captures).await.map_err(failed)?;
+        for (family, socket) in &captures.sockets {
+            let copy = socket.as_fd().try_clone_to_owned().map_err(failed)?;
+            process.send(FromWarden::Capture(*family, captures.port, copy)).await.map_err(failed)?;
+        }
+        Ok(process)
+    }
+
+    /// Gives it new settings.
+    ///
+    /// # Errors
+    /// Where it does not listen.
+    pub async fn configure(&self, settings: &VerifierSettings) -> io::Result<()> {
+        let VerifierSettings { server, cloaks, max_age, clients } = settings;
+        let begin = FromWarden::Begin { server: server.clone(), cloaks: cloaks.clone(), max_age: *max_age };
+        self.send(begin).await?;
+        for (key, gate) in clients {
+            self.send(FromWarden::Client(*key, gate.clone())).await?;
+        }
+        self.send(FromWarden::Commit).await
+    }
+
+    /// Tells it the indexes that the configured interfaces have now.
+    ///
+    /// # Errors
+    /// Where they cannot be looked up, or it does not listen.
+    pub async fn resolve_interfaces(&self, captures: &Captures) -> io::Result<()> {
+        let indexes = captures.interfaces.resolve().map_err(io::Error::other)?;
+        self.send(FromWarden::Interfaces(indexes)).await
+    }
+
+    async fn send(&self, message: FromWarden) -> io::Result<()> {
+        self.link.async_io(Interest::WRITABLE, |link| link.send_to_verifier(&message)).await
+    }
+
+    /// Tells it what became of a candidate. Where its queue is full the word is lost, and it goes on refusing copies
+    /// by the candidate's first sources.
+    pub fn settle(&self, tag: Tag, outcome: Settlement) {
+        let _ = self.link.get_ref().send_to_verifier(&FromWarden::Settle(tag, outcome)); // see above
+    }
+
+    /// Asks for its counts; the answer is a message.
+    ///
+    /// # Errors
+    /// Where it does not listen.
+    pub async fn ask_counts(&self) -> io::Result<()> {
+        self.send(FromWarden::Count).await
+    }
+
+    /// The next message; `None` where it is gone.
+    ///
+    /// # Errors
+    /// Where the link fails or carries something malformed.
+    pub async fn receive(&self) -> io::Result<Option<FromVerifier>> {
+        self.link.async_io(Interest::READABLE, Link::receive_from_verifier).await
+    }
+
+    /// Ends it, and says how it ended.
+    pub fn end(&mut self) -> String {
+        let _ = self.child.kill(); // it may have ended already
+        self.child.wait().map_or_else(|error| error.to_string(), describe)
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match status.signal() {
+        Some(31) => "killed by seccomp (SIGSYS): it made a system call that it must not".to_owned(),
+        _ => status.to_string(),
+    }
+}
+
+impl Drop for VerifierProcess {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+struct User {
+    uid: u32,
+    gid: u32,
+}
+
+/// Whom the verifier becomes: `server.user`, else `spa`, else `nobody`. `None` where this process is not root, or
+/// where that user is not mapped in its user namespace.
+fn user(config: &Config) -> Outcome<Option<User>> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let user = match &config.user {
+        Some(name) => lookup(&passwd, name).ok_or_else(|| {
+            Failure::new(
+                Exit::Config,
+                format_args!("{}: server.user: there is no user {name}", config.path.display()),
+            )
+        })?,
+        None => lookup(&passwd, DEFAULT_USER).unwrap_or(User { uid: NOBODY, gid: NOBODY }),
+    };
+    let is_mapped = |map: &str, id| std::fs::read_to_string(map).is_ok_and(|text| maps(&text, id));
+    let mapped = is_mapped("/proc/self/uid_map", user.uid) && is_mapped("/proc/self/gid_map", user.gid);
+    Ok(mapped.then_some(user))
+}
+
+/// A user's ids in the format of passwd(5).
+fn lookup(passwd: &str, name: &str) -> Option<User> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let matches = fields.next() == Some(name);
+        let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
+        (matches && uid != 0).then_some(User { uid, gid })
+    })
+}
+
+/// Whether an id is inside a map of user_namespaces(7): lines of first inside, first outside, count.
+fn maps(map: &str, id: u32) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse::<u64>().unwrap_or(0));
+        let (first, count) = (numbers.next().unwrap_or(0), numbers.nth(1).unwrap_or(0));
+        (first..first + count).contains(&u64::from(id))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_in_passwd() {
+        let passwd =
+            "root:x:0:0:root:/root:/bin/bash\nspa:x:998:997::/nonexistent:/usr/sbin/nologin\nbroken\n";
+        assert!(lookup(passwd, "spa").is_some_and(|user| (user.uid, user.gid) == (998, 997)));
+        assert!(lookup(passwd, "root").is_none(), "root is no confinement");
+        assert!(lookup(passwd, "broken").is_none() && lookup(passwd, "nobody").is_none());
+    }
+
+    #[test]
+    fn ids_are_found_in_maps() {
+        assert!(maps("         0          0 4294967295\n", 65_534));
+        assert!(maps("0 1000 1\n", 0) && !maps("0 1000 1\n", 998));
+        assert!(!maps("", 0));
+    }
+}
