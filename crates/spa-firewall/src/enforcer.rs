@@ -84,9 +84,9 @@ impl Enforcer {
     /// call reads first.
     pub fn enforce(&mut self, wanted: &Wanted) -> Result<Report, Error> {
         check(wanted)?;
-        let mut kernel = match self.known.take() {
-            Some(kernel) => kernel,
-            None => self.driver.read()?,
+        let (mut kernel, mut fresh) = match self.known.take() {
+            Some(kernel) => (kernel, false),
+            None => (self.driver.read()?, true),
         };
         let mut report = Report::default();
         let mut refusal = None;
@@ -97,6 +97,11 @@ impl Enforcer {
                 report.unreachable = unreachable(wanted, &kernel);
                 self.known = Some(kernel);
                 return Ok(report);
+            }
+            if !fresh && (plan.v4.rewrites() || plan.v6.rewrites()) {
+                // For the counters. A new grant, which somebody waits for, does not come this way.
+                (kernel, fresh) = (self.driver.read()?, true);
+                continue;
             }
             if report.attempts == ATTEMPTS {
                 let differs = plan.to_string();

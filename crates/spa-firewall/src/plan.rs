@@ -52,6 +52,17 @@ pub struct FamilyPlan {
 }
 
 impl FamilyPlan {
+    /// Whether rules that stand are written again, with the counters that they had when they were read.
+    pub fn rewrites(&self) -> bool {
+        match &self.chain {
+            ChainPlan::Keep | ChainPlan::Remove => false,
+            ChainPlan::Fill(_) => true,
+            ChainPlan::Grants { remove, insert, .. } => {
+                insert.iter().any(|(key, ..)| remove.iter().any(|(old, _)| old == key))
+            }
+        }
+    }
+
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.chain == ChainPlan::Keep && self.jump == JumpPlan::default()

@@ -1,6 +1,7 @@
 //! Properties of `reconcile` and the enforcer, on the firewall in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proptest::prelude::*;
@@ -267,4 +268,25 @@ fn what_cannot_be_written_is_refused_before_anything_is() {
     );
     wanted.grants.insert(key, Lifetime { from: late, until: late });
     assert!(matches!(enforcer.enforce(&wanted), Err(Error::TooLate { .. })));
+}
+
+#[test]
+fn a_renewal_keeps_the_count_since_the_last_reading() {
+    let memory = Arc::new(Mutex::new(Memory::new()));
+    let mut enforcer = Enforcer::new(Box::new(memory.clone()));
+    let mut wanted = simple();
+    let key = GrantKey::new(
+        ClientName::new("alice").expect("a name"),
+        "192.0.2.1".parse().expect("an address"),
+        "tcp/22".parse().expect("an endpoint"),
+    );
+    let from = SystemTime::now();
+    for seconds in [30, 60] {
+        wanted.grants.insert(key.clone(), Lifetime { from, until: from + Duration::from_secs(seconds) });
+        enforcer.enforce(&wanted).expect("it is granted");
+        for counted in &mut memory.lock().expect("not poisoned").kernel.v4.rules {
+            counted.counters.packets += 7;
+        }
+    }
+    assert_eq!(enforcer.grants().expect("they are read")[0].counters.packets, 14);
 }

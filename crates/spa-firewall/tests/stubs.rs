@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::*;
+use spa_firewall::conntrack::adopt_established;
 use spa_firewall::iptables::{Iptables, Variant};
 use spa_firewall::{Enforcer, Error};
 
@@ -154,10 +155,13 @@ fn without_rights_the_error_says_so() {
                     rustix::thread::remove_capability_from_bounding_set(capability).expect("prctl");
                 }
                 rustix::thread::set_capabilities(None, none).expect("capset");
-                Iptables::open(variant).map(|_| ())
+                let adopted = adopt_established(&protection(&["tcp/22"]).services).map(|_| ());
+                [adopted, Iptables::open(variant).map(|_| ())]
             });
-            let error = drop.join().expect("the thread").expect_err("it may not look");
-            assert!(matches!(&error, Error::NotPermitted { .. }), "{variant:?}: {error}");
+            for result in drop.join().expect("the thread") {
+                let error = result.expect_err("it may not look");
+                assert!(matches!(&error, Error::NotPermitted { .. }), "{variant:?}: {error}");
+            }
         }
     });
 }

@@ -95,7 +95,10 @@ pub fn run(program: &Path, args: &[&str], input: Option<&str>, limit: Duration) 
 }
 
 fn memory_file() -> Result<File, Error> {
-    let file = memfd_create("spa-iptables", MemfdFlags::CLOEXEC);
+    const NAME: &str = "spa-iptables";
+    // Kernels before 6.3 do not know the second flag; later ones may be set to insist on it (vm.memfd_noexec).
+    let file = memfd_create(NAME, MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL)
+        .or_else(|_| memfd_create(NAME, MemfdFlags::CLOEXEC));
     file.map(File::from).map_err(|errno| Error::Io { doing: "making a file in memory", source: errno.into() })
 }
 
