@@ -1,4 +1,5 @@
 //! The primitives give the outputs that their specifications publish.
+#![allow(clippy::unwrap_used)] // helpers of tests
 
 use blake2::digest::{KeyInit as _, Mac as _};
 use blake2::{Blake2s256, Blake2sMac256, Digest as _};

@@ -1,4 +1,5 @@
 //! The vectors of `tests/vectors/`, through the public interface alone: what any implementation would do with them.
+#![allow(clippy::unwrap_used)] // helpers of tests
 
 use serde_json::Value;
 use spa_proto::{

@@ -85,7 +85,7 @@ fn server_files() -> Vec<Node> {
             format!("{magic}\nprivate = {private}\ncloak = {cloak}\nprivate-mlkem768 = {cloak}\n"),
         ),
         ("a name in capitals", format!("{magic}\nPrivate = {private}\ncloak = {cloak}\n")),
-        ("no equals sign", format!("{magic}\nprivate {private}\ncloak = {cloak}\n")),
+        ("no equals sign", format!("{magic}\nprivate\ncloak = {cloak}\n")),
         ("a comment after a value", format!("{magic}\nprivate = {private} # note\ncloak = {cloak}\n")),
         ("base64 without padding", format!("{magic}\nprivate = {unpadded}\ncloak = {cloak}\n")),
         (
