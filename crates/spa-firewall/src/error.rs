@@ -50,7 +50,7 @@ pub enum Error {
         /// What it said, escaped and shortened.
         stderr: String,
     },
-    /// The kernel lacks a match or target, and its module could not be loaded.
+    /// The kernel lacks a match or target and its module could not be loaded, or iptables lacks its part of it.
     MissingModule {
         /// The kernel modules, any of which may be the one.
         module: String,
@@ -139,7 +139,8 @@ impl fmt::Display for Error {
             Self::Refused { command, status, stderr } => write!(f, "{command} failed ({status}): {stderr}"),
             Self::MissingModule { module, stderr } => write!(
                 f,
-                "the kernel cannot match or do what a rule needs ({stderr}); try \"modprobe {module}\""
+                "a rule needs what this kernel or iptables lacks ({stderr}); try \"modprobe {module}\", and whether \
+                 iptables is installed whole"
             ),
             Self::Unreadable { command, line } => write!(f, "{command} printed what cannot be read: {line}"),
             Self::NoFamily { family, source } => write!(

@@ -24,10 +24,10 @@ pub mod survey;
 mod words;
 
 pub use driver::Firewall;
-pub use enforcer::{Enforcer, GrantStatus, Report};
+pub use enforcer::{ATTEMPTS, Enforcer, GrantStatus, Report};
 pub use error::Error;
-pub use kernel::{Counted, Counters, FamilyState, Kernel, Rule, Span};
+pub use kernel::{Counted, Counters, FamilyState, Kernel, LAST_SECOND, Rule, Span};
 pub use model::{Family, GrantKey, Lifetime, Protection, Wanted};
 pub use names::{ClientName, Except, InterfaceName, NameError, Network};
-pub use plan::{ChainPlan, FamilyPlan, JumpPlan, Plan, reconcile};
+pub use plan::{ChainPlan, FamilyPlan, JumpPlan, MAX_REMOVALS, Plan, reconcile};
 pub use sockets::{Connection, State as ConnectionState};

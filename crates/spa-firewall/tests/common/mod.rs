@@ -30,7 +30,7 @@ pub fn saved(variant: Variant) -> String {
     ))
 }
 
-/// The lines of our chain for one address family's program, or of another chain.
+/// The rules of a chain, IPv4 first, without its name.
 pub fn chain(variant: Variant, chain: &str) -> Vec<String> {
     let prefix = format!("-A {chain} ");
     saved(variant).lines().filter_map(|line| line.strip_prefix(&prefix)).map(str::to_owned).collect()
@@ -98,7 +98,7 @@ pub fn as_peer<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> 
     thread.join().expect("the peer's thread")
 }
 
-/// Connects from the peer with a chosen source address, through bash-free means: the source is chosen by a route.
+/// Connects from the peer with a source address of its own choice, set by a route to the server.
 pub fn connect(source: &'static str, to: SocketAddr, patience: Duration) -> std::io::Result<TcpStream> {
     as_peer(move || {
         let source: IpAddr = source.parse().expect("an address");
