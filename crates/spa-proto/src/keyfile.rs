@@ -181,11 +181,13 @@ impl Fields {
             let lines = text.as_bytes()[..MAX_KEY_FILE].iter().filter(|byte| **byte == b'\n').count();
             return Err(KeyFileError { line: lines + 1, reason: KeyFileReason::TooLong });
         }
-        check_first_line(text.lines().next().unwrap_or_default().trim_end(), magic)
+        check_first_line(text.lines().next().unwrap_or_default().trim_ascii_end(), magic)
             .map_err(|reason| KeyFileError { line: 1, reason })?;
         for (index, line) in text.lines().enumerate().skip(1) {
             fields.lines = index + 1;
-            fields.line(line.trim(), names).map_err(|reason| KeyFileError { line: index + 1, reason })?;
+            fields
+                .line(line.trim_ascii(), names)
+                .map_err(|reason| KeyFileError { line: index + 1, reason })?;
         }
         Ok(fields)
     }
@@ -195,7 +197,7 @@ impl Fields {
             return Ok(());
         }
         let (name, value) = line.split_once('=').ok_or(KeyFileReason::Syntax)?;
-        let (name, value) = (name.trim_end(), value.trim_start());
+        let (name, value) = (name.trim_ascii_end(), value.trim_ascii_start());
         let name = *names.iter().find(|known| **known == name).ok_or(KeyFileReason::UnknownName)?;
         let wrong = |error| KeyFileReason::Value(name, error);
         match name {
