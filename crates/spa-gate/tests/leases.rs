@@ -113,6 +113,8 @@ fn closing_needs_no_policy() {
     settings.clients[0].max_grants = 0;
     settings.clients[0].valid_until = Some(START / SECOND + 5);
     assert!(server.judge.reconfigure(now_at(0.1), settings).is_empty(), "lower caps end nothing");
+    let again = client.ssh(START + 1);
+    assert!(server.deliver(now_at(0.2), from(HERE), &again).is_ok(), "and a renewal adds none");
     let close = client.seal(&close(START + SECOND, []));
     assert_eq!(server.deliver(now_at(1.0), from("127.0.0.1"), &close).unwrap().len(), 1);
 }
