@@ -25,7 +25,8 @@ fn choose(xdg: Option<OsString>, home: Option<OsString>, in_home: &str) -> Optio
     xdg.and_then(absolute).or_else(|| home.and_then(absolute).map(|home| home.join(in_home)))
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
 

@@ -18,6 +18,7 @@ pub struct Exposure {
 }
 
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(unix), expect(dead_code, reason = "only Unix has these owners and modes"))]
 enum Fault {
     NotAFile,
     Owner,
@@ -125,7 +126,8 @@ fn check(file: &File, path: &Path) -> Result<(), Error> {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
