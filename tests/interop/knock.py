@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A client of the protocol in plain Python, written from docs/PROTOCOL.md and from nothing else.
+"""A client of the protocol in plain Python, which follows docs/PROTOCOL.md and uses none of our code.
 
 It is here to show that the page suffices, and to knock in tests. It is not for use: its arithmetic takes a time that
 depends on the keys, it keeps no counter between runs, and it wipes nothing from memory. Standard library only.

@@ -8,6 +8,8 @@
 //! 3. [`GateKeys::hint`] and [`GateKeys::admits`]: which client, and did it make this packet?
 //! 4. [`SecretKey::diffie_hellman`]: `es`, the one expensive operation.
 //! 5. [`Opener::open`]: decrypt and decode into a [`Knock`].
+//!
+//! A client seals with a [`Sealer`]. Keys travel as text: [`ServerKeyFile`], [`ClientKeyFile`], [`Invite`].
 #![forbid(unsafe_code)]
 
 mod derive;

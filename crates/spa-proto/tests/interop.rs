@@ -1,4 +1,4 @@
-//! `tests/interop/knock.py`, which was written from `docs/PROTOCOL.md` alone, makes the same packets byte for byte.
+//! `tests/interop/knock.py`, which follows `docs/PROTOCOL.md` without our code, makes the same packets byte for byte.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::io::Write as _;
@@ -55,9 +55,9 @@ fn command(vector: &Value) -> Command {
 }
 
 #[test]
-fn a_client_written_from_the_page_makes_the_same_packets() {
+fn a_client_in_python_makes_the_same_packets() {
     if Command::new("python3").arg("--version").output().is_err() {
-        return spa_tests::skip("a_client_written_from_the_page_makes_the_same_packets", "no python3 here");
+        return spa_tests::skip("a_client_in_python_makes_the_same_packets", "no python3 here");
     }
     let file: Value = serde_json::from_str(VALID).unwrap();
     let vectors = file["vectors"].as_array().unwrap();
