@@ -24,11 +24,17 @@ In ~/.ssh/config, after which \"ssh bastion\" knocks by itself:
     ProxyUseFdpass yes
 
 Exit codes:
-   0  done             64  wrong usage, or no such host or service   75  could not tell whether the port opened
-  65  bad data         66  a file is missing                         77  a secret file is open to others
-  69  no way through, or connections are refused                     78  the configuration is wrong
+   0  done
+  64  wrong usage, or no such host or service
+  65  bad data: the invite or the key file
+  66  a file is missing
+  69  no address or route, or the port refuses connections
   74  reading or writing failed
-  exec gives the exit code of its command; 128 and the signal where one ended it.";
+  75  could not tell whether the port opened
+  77  a secret file is open to others, or a file may not be read
+  78  the configuration is wrong
+exec gives its command's exit code; 128 and the signal's number where one ended
+it; 126 or 127 where it could not be run.";
 
 /// Knock at a server that shows no open port, and connect.
 #[derive(Debug, Parser)]

@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep_until};
 
 use super::args::ExecArgs;
-use super::failure::Failure;
+use super::failure::{Failure, USAGE, io_failure};
 use super::open::endpoints;
 use super::say::{Say, warn};
 use crate::config::Config;
@@ -31,25 +31,37 @@ pub(super) async fn run(args: ExecArgs, config: &Config, say: Say) -> Result<Exi
     let mut knocker = Knocker::new(host.clone(), args.path.options())?;
     let opened = Instant::now();
     say.report(&knocker.open(requests.clone(), Some(args.time)).await?);
-    knocker.wait(&endpoints, args.timeout).await?;
-    let [program, arguments @ ..] = args.command.as_slice() else {
-        return Err(Failure::new(super::USAGE, "no command"));
+    let code = match knocker.wait(&endpoints, args.timeout).await {
+        Ok(_) => run_command(&args, &mut knocker, &requests, opened).await,
+        Err(error) => Err(error.into()),
     };
-    // Before the command runs, so that no signal finds us unprepared.
-    let signals = Signals::new().map_err(super::io_failure("cannot watch for signals"))?;
-    let code = match Command::new(program).args(arguments).spawn() {
-        Ok(child) => attend(child, signals, &mut knocker, &requests, (args.time, opened)).await,
-        Err(error) => {
-            let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
-            Err(Failure::new(code, format!("cannot run {}: {error}", program.display())))
-        }
-    };
+    // Also where nothing answered: it may be open all the same.
     if !args.keep
         && let Err(error) = knocker.close(requests).await
     {
         warn(&format!("spa-client: could not ask to close: {error}"));
     }
     code
+}
+
+async fn run_command(
+    args: &ExecArgs,
+    knocker: &mut Knocker,
+    requests: &Requests,
+    opened: Instant,
+) -> Result<ExitCode, Failure> {
+    let [program, arguments @ ..] = args.command.as_slice() else {
+        return Err(Failure::new(USAGE, "no command"));
+    };
+    // Before the command runs, so that no signal finds us unprepared.
+    let signals = Signals::new().map_err(io_failure("cannot watch for signals"))?;
+    match Command::new(program).args(arguments).spawn() {
+        Ok(child) => attend(child, signals, knocker, requests, (args.time, opened)).await,
+        Err(error) => {
+            let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
+            Err(Failure::new(code, format!("cannot run {}: {error}", program.display())))
+        }
+    }
 }
 
 /// Renews the grant and passes signals on until the command ends.
@@ -65,7 +77,7 @@ async fn attend(
     loop {
         tokio::select! {
             status = child.wait() => {
-                return Ok(exit_code(status.map_err(super::io_failure("cannot wait for the command"))?));
+                return Ok(exit_code(status.map_err(io_failure("cannot wait for the command"))?));
             }
             signal = signals.next() => signals.pass(signal, &child),
             () = sleep_until(renewal) => {

@@ -61,6 +61,31 @@ fn the_source_may_be_chosen() {
 }
 
 #[test]
+fn every_address_of_a_name_gets_a_packet_of_its_own() {
+    spa_tests::in_namespace(|| {
+        std::fs::write("/run/hosts", "127.0.0.1 both.test\n::1 both.test\n").unwrap();
+        spa_tests::sh("mount --bind /run/hosts /etc/hosts");
+        let v4 = Server::new("127.0.0.1:0");
+        let port = v4.address().port();
+        let v6 = Server::new(&format!("[::1]:{port}"));
+        let home = Home::with_host("both.test", port, "{}");
+        home.run("open tcp/22").succeeds();
+        let (first, second) = (v4.receive().knock, v6.receive().knock);
+        assert_eq!(first.action, second.action);
+        assert_ne!(first.counter, second.counter);
+        home.run("open tcp/22 -6").succeeds();
+        v6.receive();
+        assert!(v4.is_quiet());
+        // The one that listens wins.
+        let listener = TcpListener::bind("[::1]:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serving = thread::spawn(move || listener.accept().unwrap().0.write_all(b"six").unwrap());
+        assert_eq!(home.run(&format!("connect both.test {port}")).succeeds().out, "six");
+        serving.join().unwrap();
+    });
+}
+
+#[test]
 fn waiting_sends_fresh_packets_until_the_port_answers() {
     let (server, port) = (Server::new("127.0.0.1:0"), free_port());
     let home = server.home(&format!("{{ ssh = \"tcp/{port}\" }}"));
