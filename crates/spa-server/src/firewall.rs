@@ -3,6 +3,7 @@
 use spa_firewall::Firewall;
 use spa_firewall::iptables::{Iptables, Variant as Programs};
 use spa_firewall::memory::Memory;
+use spa_firewall::survey::{self, Finding};
 
 use crate::config::{Backend, Config, Variant};
 use crate::error::{Exit, Failure, Outcome};
@@ -17,18 +18,33 @@ pub fn open(config: &Config, dry_run: bool) -> Outcome<Box<dyn Firewall>> {
         return Ok(Box::new(Memory::default()));
     }
     match config.backend {
-        Backend::Iptables => {
-            let variant = match config.variant {
-                Variant::System => Programs::System,
-                Variant::Nft => Programs::Nft,
-                Variant::Legacy => Programs::Legacy,
-            };
-            Ok(Box::new(Iptables::open(variant).map_err(firewall_failure)?))
-        }
+        Backend::Iptables => Ok(Box::new(iptables(config)?)),
         Backend::Nftables => Err(Failure::new(
             Exit::Config,
             format_args!("{}: backend = \"nftables\" is not in this version yet", config.path.display()),
         )
         .hint("backend = \"iptables\"")),
     }
+}
+
+/// What on this machine works against the configured firewall.
+///
+/// # Errors
+/// Where the firewall cannot be used or read.
+pub fn survey(config: &Config) -> Outcome<Vec<Finding>> {
+    match config.backend {
+        Backend::Iptables => {
+            survey::look(&config.protection(), &mut iptables(config)?).map_err(firewall_failure)
+        }
+        Backend::Nftables => open(config, false).map(|_| Vec::new()),
+    }
+}
+
+fn iptables(config: &Config) -> Outcome<Iptables> {
+    let variant = match config.variant {
+        Variant::System => Programs::System,
+        Variant::Nft => Programs::Nft,
+        Variant::Legacy => Programs::Legacy,
+    };
+    Iptables::open(variant).map_err(firewall_failure)
 }

@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
+use spa_firewall::survey::Severity;
+
 use super::{print, print_json};
 use crate::config::Config;
 use crate::error::{Exit, Failure, Outcome};
+use crate::firewall;
 use crate::warden::settings::Settings;
 
 /// Checks the configuration, the keys, the clients and the firewall.
@@ -41,11 +44,16 @@ pub fn run(path: &Path, as_json: bool) -> Outcome {
 }
 
 fn look_at_firewall(config: &Config, problems: &mut Vec<Failure>, notes: &mut Vec<String>) {
-    if let Err(failure) = crate::firewall::open(config, false) {
+    let findings = firewall::survey(config);
+    for finding in findings.unwrap_or_else(|failure| {
         problems.push(failure);
-        return;
+        Vec::new()
+    }) {
+        match finding.severity {
+            Severity::Error => problems.push(Failure::new(Exit::Config, finding.what).hint(finding.remedy)),
+            Severity::Warning => notes.push(format!("{}\n  try: {}", finding.what, finding.remedy)),
+        }
     }
-    let _ = notes;
 }
 
 fn report(config: &Config, clients: usize, problems: &[Failure], notes: &[String], as_json: bool) -> Outcome {

@@ -37,7 +37,7 @@ pub fn protect(path: &Path) -> Outcome {
     let mut enforcer = Enforcer::new(firewall::open(&config, false)?);
     let is_first = enforcer.plan(&Wanted::default()).map_err(firewall_failure)?.is_empty();
     if is_first {
-        spa_firewall::conntrack::adopt_established(&config.endpoints()).map_err(firewall_failure)?;
+        warden::keep_connections(&config.endpoints())?;
     }
     let now = SystemTime::now();
     let grants: BTreeMap<_, _> = enforcer.adopt().map_err(firewall_failure)?.into_iter().collect();

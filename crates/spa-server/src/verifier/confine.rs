@@ -36,10 +36,12 @@ pub fn confine() -> Outcome<Confinement> {
         inheritable: CapabilitySet::empty(),
     };
     set_capabilities(None, none).map_err(|error| failed("capabilities", &error))?;
+    let _ = crate::clock::now(); // the first use looks for the vDSO, by system calls of its own
+    let other_user = !getuid().is_root();
     let landlock = restrict_files().map_err(|error| failed("landlock", &error))?;
     let program = system_calls().map_err(|error| failed("seccomp", &error))?;
     seccompiler::apply_filter(&program).map_err(|error| failed("seccomp", &error))?;
-    Ok(Confinement { other_user: !getuid().is_root(), landlock, seccomp: true })
+    Ok(Confinement { other_user, landlock, seccomp: true })
 }
 
 /// Denies every file and every TCP connection; true where the kernel does.

@@ -1,14 +1,14 @@
 //! The part of the warden that may block: replay, policy, the record on disk, the firewall. One thread, which takes one
 //! command after the other; everything that changes a rule goes through [`Engine::enforce`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant, SystemTime};
 
 use spa_firewall::{Enforcer, GrantKey, Lifetime, Wanted};
 use spa_gate::{Accepted, Change, Counters, Ended, Judge, Lease, LeaseKey, Now, Refusal, Selector};
-use spa_proto::{ClientName, Knock, PublicKey};
+use spa_proto::{ClientName, Endpoint, Knock, PublicKey};
 use tokio::sync::{oneshot, watch};
 
 use super::record::Record;
@@ -144,7 +144,7 @@ impl Engine {
         let names = settings.names();
         let EngineSettings { config, judge } = settings;
         let mut judge = Judge::new(judge);
-        judge.restore(names.keys().map(|key| (*key, record.floor(key))));
+        judge.restore(record.floors(names.keys().copied()));
         let is_first = enforcer.plan(&Wanted::default()).map_err(events::firewall_failure)?.is_empty();
         let found = enforcer.adopt().map_err(events::firewall_failure)?;
         let mut engine = Self {
@@ -170,8 +170,7 @@ impl Engine {
         }
         if is_first && !dry_run {
             // Conntrack may know nothing yet of who is logged in now.
-            spa_firewall::conntrack::adopt_established(&engine.config.endpoints())
-                .map_err(events::firewall_failure)?;
+            keep_connections(&engine.config.endpoints())?;
         }
         engine.enforcer.enforce(&engine.wanted).map_err(events::firewall_failure)?;
         if engine.provisional.is_none() {
@@ -381,7 +380,7 @@ impl Engine {
         protection.provisional_until = old.0.as_ref().and_then(|protection| protection.provisional_until);
         let new_endpoints = &config.endpoints() - &old.1.endpoints();
         if !self.dry_run && !new_endpoints.is_empty() {
-            spa_firewall::conntrack::adopt_established(&new_endpoints).map_err(events::firewall_failure)?;
+            keep_connections(&new_endpoints)?;
         }
         self.wanted.protection = Some(protection);
         if let Err(error) = self.enforcer.enforce(&self.wanted) {
@@ -390,7 +389,7 @@ impl Engine {
             return Err(events::firewall_failure(error));
         }
         let ended = self.judge.reconfigure(now, judge);
-        self.judge.restore(names.keys().map(|key| (*key, self.record.floor(key))));
+        self.judge.restore(self.record.floors(names.keys().copied()));
         self.names = names;
         self.config = config;
         self.forget_ended(&ended);
@@ -546,6 +545,16 @@ impl Engine {
         let wake = wakes.into_iter().flatten().min();
         self.published.send_if_modified(|published| std::mem::replace(&mut published.wake, wake) != wake);
     }
+}
+
+/// Keeps the connections that conntrack may not know, before what they use is closed to others.
+///
+/// # Errors
+/// Where conntrack cannot be told at all: then nothing is closed, lest the administrator be cut off.
+pub fn keep_connections(endpoints: &BTreeSet<Endpoint>) -> Outcome {
+    let adopted = spa_firewall::conntrack::adopt_established(endpoints).map_err(events::firewall_failure)?;
+    events::kept_connections(&adopted);
+    Ok(())
 }
 
 /// The commands' end of the engine.

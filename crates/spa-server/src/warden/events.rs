@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use spa_firewall::Report;
+use spa_firewall::conntrack::Adopted;
+use spa_firewall::survey::{Finding, Severity};
 use spa_gate::{Change, End, Ended, Lease, LeaseKey, Now, Reason, Refusal};
 use tracing::{error, info, warn};
 
@@ -135,6 +137,25 @@ pub fn degraded(error: &spa_firewall::Error) {
 /// It is again.
 pub fn restored() {
     info!("the firewall is as it should be again");
+}
+
+/// Connections from before protection.
+pub fn kept_connections(adopted: &Adopted) {
+    let kept = adopted.inserted + adopted.known + adopted.turned;
+    if kept > 0 {
+        info!(kept, "established connections to the protected services go on");
+    }
+    for (connection, error) in &adopted.failed {
+        warn!(?connection, %error, "this connection will be cut");
+    }
+}
+
+/// What on this machine works against us.
+pub fn finding(finding: &Finding) {
+    match finding.severity {
+        Severity::Error => error!("{}; {}", finding.what, finding.remedy),
+        Severity::Warning => warn!("{}; {}", finding.what, finding.remedy),
+    }
 }
 
 /// Somebody set the clock.

@@ -16,6 +16,8 @@ use spa_firewall::Enforcer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::engine::keep_connections;
+
 use self::control_socket::{ControlSocket, Order};
 use self::engine::{Arrival, Command, Engine, EngineSettings, Published};
 use self::provisional::Provisional;
@@ -90,6 +92,9 @@ fn start_engine(settings: &Settings, options: &Run, published: watch::Sender<Pub
         false => Record::open(&config.state_dir.join(RECORD), clock::now().wall)?,
     };
     let driver = firewall::open(config, options.dry_run)?;
+    if !options.dry_run {
+        firewall::survey(config)?.iter().for_each(events::finding);
+    }
     let provisional = options.confirm.map(|within| {
         // What worked last is what stands, if anything of ours does.
         let before = Config::load_last_good(&config.state_dir).ok().map(|config| config.protection());

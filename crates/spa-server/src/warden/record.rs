@@ -42,9 +42,13 @@ impl Record {
         Self { journal: None, broken: None }
     }
 
-    /// The greatest counter on record of a client, Unix nanoseconds.
-    pub fn floor(&self, client: &PublicKey) -> u64 {
-        self.journal.as_ref().map_or(0, |journal| journal.content().floor(client.as_bytes()))
+    /// The greatest counters on record, Unix nanoseconds: of these clients, and of all that were ever recorded, since
+    /// floors outlive removal.
+    pub fn floors(&self, clients: impl Iterator<Item = PublicKey>) -> Vec<(PublicKey, u64)> {
+        let Some(journal) = &self.journal else { return Vec::new() };
+        let content = journal.content();
+        let recorded = content.clients().filter_map(|key| PublicKey::from_bytes(*key).ok());
+        recorded.chain(clients).map(|key| (key, content.floor(key.as_bytes()))).collect()
     }
 
     /// Makes the counters durable.
