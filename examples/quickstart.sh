@@ -244,7 +244,7 @@ enrol() {
     mkdir -m 700 $W/server $W/client $W/server/clients.d
     cat >$W/server/server.toml <<END
 [server]
-port = 62201
+port = 38117
 key-file = "$W/server/server.key"
 state-dir = "$W/server/state"
 clients-dir = "$W/server/clients.d"
@@ -262,7 +262,7 @@ END
     in_ns server spa-server --config $W/server/server.toml client add alice --allow ssh --host bastion.example \
         >$W/invite 2>$W/out
     quote <$W/out
-    on client sh -c "spa-client --config $W/client/client.toml import --name bastion <$W/invite"
+    on client sh -c "spa-client --config $W/client/client.toml --verbose import --name bastion <$W/invite"
     rm $W/invite
 }
 

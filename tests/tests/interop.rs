@@ -17,7 +17,7 @@ fn knock(test: &str, family: Family) {
     write_private(&invite, &scene.invite);
     assert_eq!(scene.look(client, 22), Probe::Silent);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/knock.py");
-    let output = client.ns.command("python3").arg(&script).arg(&invite).arg("ssh").output();
+    let output = client.ns.command("python3").arg(&script).arg(&invite).args(["--request", "ssh"]).output();
     succeeded("knock.py", &output.expect("nsenter runs"));
     scene.wait_open(client, 22);
     assert_eq!(scene.look(&scene.topology.stranger, 22), Probe::Silent);

@@ -16,6 +16,7 @@ for_each_variant!(
     protect_and_unprotect_leave_no_trace,
     own_rules_are_left_alone,
     foreign_changes_are_put_right,
+    foreign_changes_are_noticed,
     revoked_and_closed_at_once,
 );
 
@@ -92,8 +93,14 @@ fn protect_and_unprotect_leave_no_trace(variant: Variant) {
     server.must(&["unprotect"]);
     assert_eq!(all_rules(&server), before);
     assert_eq!(look(&topology, 22), Probe::Open);
-    // As at boot: from the last good configuration, without keys.
+    // As at boot: without keys, and, where the configuration is broken, from the last good one. That is looked for in
+    // the default state directory, which is this one in this mount namespace.
     fs::remove_file(server.file("server.key")).expect("it is there");
+    let state = server.file("state");
+    spa_tests::sh(&format!(
+        "mount -t tmpfs tmpfs /var/lib && mkdir /var/lib/spa && mount --bind {} /var/lib/spa",
+        state.display()
+    ));
     fs::write(server.config(), "port = oops").expect("written");
     server.must(&["protect"]);
     assert_eq!([look(&topology, 22), look(&topology, 8080)], [Probe::Silent, Probe::Open]);
@@ -126,6 +133,19 @@ fn own_rules_are_left_alone(variant: Variant) {
 }
 
 fn foreign_changes_are_put_right(variant: Variant) {
+    let (topology, mut server, _) = fresh(variant);
+    server.start();
+    let iptables = server.iptables(Family::V4);
+    for change in ["-D INPUT 1", "-F SPA", "-F"] {
+        server.ns().sh(&format!("{iptables} -w {change}"));
+        server.must(&["reload"]);
+        assert_eq!(look(&topology, 22), Probe::Silent, "a reload puts {change} right");
+    }
+    assert!(server.process().is_running());
+}
+
+/// Not by the daemon's next own change: at once.
+fn foreign_changes_are_noticed(variant: Variant) {
     let (topology, mut server, _) = fresh(variant);
     server.start();
     let iptables = server.iptables(Family::V4);
@@ -232,7 +252,7 @@ fn the_verifier_is_replaced_when_killed() {
         // The verifier holds no capability, whoever it runs as.
         let pid = verifier().expect("it runs");
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("procfs");
-        for set in ["CapPrm", "CapEff", "CapInh", "CapAmb", "CapBnd"] {
+        for set in ["CapPrm", "CapEff", "CapInh", "CapAmb"] {
             let line = status.lines().find(|line| line.starts_with(set)).expect("procfs has it");
             assert!(line.ends_with("\t0000000000000000"), "{line}");
         }

@@ -87,6 +87,7 @@ fn a_damaged_record_is_named_and_recovered() {
         let mut scene = Scene::new(&Settings { max_age: "5s", ..Settings::new(Variant::Nft) }, Family::V4);
         let packet = scene.captured_knock();
         scene.captured_knock();
+        scene.wait_closed(PATIENCE);
         scene.server.process().kill();
         let record = scene.server.file("state/replay");
         let mut bytes = fs::read(&record).expect("the replay record");
