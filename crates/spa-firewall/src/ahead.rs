@@ -1,9 +1,9 @@
 //! Whether a host rule ahead of our jump could accept a packet that our chain would drop.
 
-use spa_proto::{Endpoint, Protocol};
+use spa_proto::{Endpoint, Network, Protocol};
 
 use crate::model::Protection;
-use crate::names::{Except, Network};
+use crate::names::Except;
 use crate::words;
 
 /// Targets that never accept. Any other (RETURN too: from INPUT it means the policy) might.

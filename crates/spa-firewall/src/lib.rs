@@ -28,6 +28,6 @@ pub use enforcer::{ATTEMPTS, Enforcer, GrantStatus, Report};
 pub use error::Error;
 pub use kernel::{Counted, Counters, FamilyState, Kernel, LAST_SECOND, Rule, Span};
 pub use model::{Family, GrantKey, Lifetime, Protection, Wanted};
-pub use names::{ClientName, Except, InterfaceName, NameError, Network};
+pub use names::{Except, InterfaceName, NameError};
 pub use plan::{ChainPlan, FamilyPlan, JumpPlan, MAX_REMOVALS, Plan, reconcile};
 pub use sockets::{Connection, State as ConnectionState};

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use spa_proto::Endpoint;
+use spa_proto::{ClientName, Endpoint};
 
-use crate::names::{ClientName, Except};
+use crate::names::Except;
 
 /// An address family. Everything is done for both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -155,8 +155,8 @@ fn keep_up(
 /// The rules before the grants: exceptions, then established connections.
 fn head(protection: &Protection, family: Family) -> Vec<Rule> {
     let excepted = protection.except.iter().filter(|except| match except {
-        Except::Interface(_) => true,
-        Except::Network(network) => network.family() == family,
+        Except::Interface(name) => name.as_str() != "lo", // it has its rule
+        Except::Network(network) => Family::of(network.address()) == family,
     });
     let mut rules = vec![Rule::Loopback];
     rules.extend(excepted.cloned().map(Rule::Except));

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use proptest::prelude::*;
 use spa_firewall::memory::{Fault, Memory};
 use spa_firewall::{
-    ClientName, Counted, Counters, Enforcer, Error, Except, Family, FamilyState, Firewall, GrantKey, Kernel,
-    Lifetime, Protection, Rule, Span, Wanted, reconcile,
+    Counted, Counters, Enforcer, Error, Except, Family, FamilyState, Firewall, GrantKey, Kernel, Lifetime,
+    Protection, Rule, Span, Wanted, reconcile,
 };
 use spa_proto::Endpoint;
 
@@ -22,7 +22,7 @@ fn keys() -> impl Strategy<Value = GrantKey> {
     let names = prop::sample::select(vec!["alice", "bob"]);
     let sources = prop::sample::select(vec!["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
     (names, sources, endpoints()).prop_map(|(name, source, endpoint)| {
-        GrantKey::new(ClientName::new(name).expect("a name"), source.parse().expect("an address"), endpoint)
+        GrantKey::new(name.parse().expect("a name"), source.parse().expect("an address"), endpoint)
     })
 }
 
@@ -241,7 +241,7 @@ fn a_missing_family_is_left_alone_and_its_grants_are_told() {
     let memory = Memory { kernel: Kernel { v6: missing, ..Kernel::default() }, ..Memory::default() };
     let mut wanted = simple();
     let key = GrantKey::new(
-        ClientName::new("alice").expect("a name"),
+        "alice".parse().expect("a name"),
         "2001:db8::1".parse().expect("an address"),
         "tcp/22".parse().expect("an endpoint"),
     );
@@ -262,7 +262,7 @@ fn what_cannot_be_written_is_refused_before_anything_is() {
     let mut wanted = simple();
     let late = UNIX_EPOCH + Duration::from_secs(1 << 31);
     let key = GrantKey::new(
-        ClientName::new("alice").expect("a name"),
+        "alice".parse().expect("a name"),
         "192.0.2.1".parse().expect("an address"),
         "tcp/22".parse().expect("an endpoint"),
     );
@@ -276,7 +276,7 @@ fn a_renewal_keeps_the_count_since_the_last_reading() {
     let mut enforcer = Enforcer::new(Box::new(memory.clone()));
     let mut wanted = simple();
     let key = GrantKey::new(
-        ClientName::new("alice").expect("a name"),
+        "alice".parse().expect("a name"),
         "192.0.2.1".parse().expect("an address"),
         "tcp/22".parse().expect("an endpoint"),
     );

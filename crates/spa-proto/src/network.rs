@@ -39,6 +39,20 @@ impl Network {
         Self { address, prefix: if address.is_ipv4() { 32 } else { 128 } }
     }
 
+    /// The network of these two; `prefix` is in bits.
+    ///
+    /// # Errors
+    /// If the prefix is longer than the address, bits beyond it are set, or the address is IPv4-mapped, whose prefix
+    /// has no clear meaning.
+    pub fn new(address: IpAddr, prefix: u8) -> Result<Self, NetworkError> {
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        if prefix > width || address.to_canonical() != address {
+            return Err(NetworkError::Syntax);
+        }
+        let network = Self { address: masked(address, prefix), prefix };
+        if network.address == address { Ok(network) } else { Err(NetworkError::HostBits(network)) }
+    }
+
     /// The lowest address of the network.
     pub const fn address(&self) -> IpAddr {
         self.address
@@ -53,6 +67,11 @@ impl Network {
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_ipv4() == self.address.is_ipv4() && masked(address, self.prefix) == self.address
+    }
+
+    /// Whether every address of `other` is in this network too.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.prefix <= other.prefix && self.contains(other.address)
     }
 }
 
@@ -76,16 +95,9 @@ impl FromStr for Network {
         let Some((address, prefix)) = text.split_once('/') else {
             return text.parse().map(Self::single).map_err(|_| NetworkError::Syntax);
         };
-        let address: IpAddr = address.parse().map_err(|_| NetworkError::Syntax)?;
-        if address.to_canonical() != address {
-            return Err(NetworkError::Syntax); // the prefix of an IPv4-mapped network has no clear meaning
-        }
-        let width = if address.is_ipv4() { 32 } else { 128 };
+        let address = address.parse().map_err(|_| NetworkError::Syntax)?;
         let digits = !prefix.is_empty() && prefix.bytes().all(|byte| byte.is_ascii_digit());
-        let prefix: u8 =
-            prefix.parse().ok().filter(|prefix| digits && *prefix <= width).ok_or(NetworkError::Syntax)?;
-        let network = Self { address: masked(address, prefix), prefix };
-        if network.address == address { Ok(network) } else { Err(NetworkError::HostBits(network)) }
+        Self::new(address, prefix.parse().ok().filter(|_| digits).ok_or(NetworkError::Syntax)?)
     }
 }
 
@@ -115,6 +127,19 @@ mod tests {
         ] {
             assert!(network(net).contains(inside.parse().unwrap()), "{net} {inside}");
             assert!(!network(net).contains(outside.parse().unwrap()), "{net} {outside}");
+        }
+    }
+
+    #[test]
+    fn covers_what_lies_within() {
+        for (wide, narrow, covers) in [
+            ("192.0.2.0/24", "192.0.2.128/25", true),
+            ("192.0.2.0/24", "192.0.2.0/24", true),
+            ("192.0.2.128/25", "192.0.2.0/24", false),
+            ("192.0.2.0/24", "192.0.3.0/25", false),
+            ("0.0.0.0/0", "2001:db8::/32", false),
+        ] {
+            assert_eq!(network(wide).covers(&network(narrow)), covers, "{wide} {narrow}");
         }
     }
 

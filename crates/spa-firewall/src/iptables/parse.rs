@@ -8,7 +8,7 @@ use spa_proto::{Endpoint, Protocol};
 use super::{Backend, CHAIN, dates, render};
 use crate::kernel::{Counted, Counters, FamilyState, LAST_SECOND, Rule, Span};
 use crate::model::{Family, GrantKey};
-use crate::names::{ClientName, Except, InterfaceName, Network};
+use crate::names::{Except, InterfaceName};
 use crate::words;
 
 /// What was wrong with the text.
@@ -182,7 +182,7 @@ fn guess(options: &Options<'_>) -> Option<Rule> {
                 InterfaceName::new(name).ok().map(|name| Rule::Except(Except::Interface(name)))
             }
             (None, Some(network)) => {
-                network.parse::<Network>().ok().map(|network| Rule::Except(Except::Network(network)))
+                network.parse().ok().filter(|except| matches!(except, Except::Network(_))).map(Rule::Except)
             }
             _ => None,
         },
@@ -191,8 +191,7 @@ fn guess(options: &Options<'_>) -> Option<Rule> {
         "ACCEPT" => {
             let source = host(options.source?)?;
             let client = options.comment?.strip_prefix("spa ")?.split_once(' ')?.0;
-            let key =
-                GrantKey { client: ClientName::new(client).ok()?, source, endpoint: options.endpoint()? };
+            let key = GrantKey { client: client.parse().ok()?, source, endpoint: options.endpoint()? };
             let start = options.start.map_or(Some(0), dates::parse)?;
             let span = Span { start, stop: dates::parse(options.stop?)? };
             (start <= LAST_SECOND && span.stop <= LAST_SECOND).then_some(Rule::Grant(key, span))

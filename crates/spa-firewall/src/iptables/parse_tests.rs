@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use spa_proto::{Network, NetworkError};
 
 use super::*;
 use crate::iptables::run::escape;
@@ -101,17 +102,13 @@ fn rules() -> impl Strategy<Value = Rule> {
     });
     let network = (any::<IpAddr>(), 1..=128_u8).prop_filter_map("no network", |(address, prefix)| {
         match Network::new(address.to_canonical(), prefix) {
-            Err(crate::names::NameError::HostBits(network)) => Some(network),
+            Err(NetworkError::HostBits(network)) => Some(network),
             other => other.ok(),
         }
     });
     let span = (0..=LAST_SECOND, 0..=LAST_SECOND).prop_map(|(start, stop)| Span { start, stop });
     let grant = ("[a-z0-9][a-z0-9._-]{0,31}", any::<IpAddr>(), endpoint.clone()).prop_map(
-        |(name, source, endpoint)| GrantKey {
-            client: ClientName::new(&name).expect("a name"),
-            source,
-            endpoint,
-        },
+        |(name, source, endpoint)| GrantKey { client: name.parse().expect("a name"), source, endpoint },
     );
     prop_oneof![
         Just(Rule::Loopback),

@@ -41,14 +41,14 @@ mod tests {
 
     use super::*;
     use crate::memory::Memory;
-    use crate::{ClientName, Firewall, GrantKey, Kernel, Lifetime, Plan, Protection, Wanted, reconcile};
+    use crate::{Firewall, GrantKey, Kernel, Lifetime, Plan, Protection, Wanted, reconcile};
 
     #[test]
     fn pieces_come_to_the_same() {
         let from = SystemTime::now();
         let lifetime = Lifetime { from, until: from + Duration::from_secs(60) };
         let endpoint = "tcp/22".parse().expect("an endpoint");
-        let client = ClientName::new("alice").expect("a name");
+        let client: spa_proto::ClientName = "alice".parse().expect("a name");
         let mut wanted = Wanted {
             protection: Some(Protection {
                 spa_port: 62201,

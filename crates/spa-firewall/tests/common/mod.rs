@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use spa_firewall::iptables::{Iptables, Variant};
-use spa_firewall::{ClientName, Enforcer, GrantKey, Lifetime, Protection, Wanted};
+use spa_firewall::{Enforcer, GrantKey, Lifetime, Protection, Wanted};
 
 pub const VARIANTS: [Variant; 2] = [Variant::Nft, Variant::Legacy];
 
@@ -52,7 +52,7 @@ pub fn wanted(protection: Protection, grants: &[(GrantKey, Lifetime)]) -> Wanted
 
 pub fn key(client: &str, source: &str, endpoint: &str) -> GrantKey {
     GrantKey::new(
-        ClientName::new(client).expect("a name"),
+        client.parse().expect("a name"),
         source.parse().expect("an address"),
         endpoint.parse().expect("an endpoint"),
     )

@@ -184,8 +184,7 @@ impl Engine {
     fn adopt(&mut self, found: Vec<(GrantKey, Lifetime)>) {
         let now = clock::now();
         for (key, lifetime) in found {
-            let Ok(client) = key.client.as_str().parse() else { continue };
-            let lease_key = LeaseKey { client, source: key.source, endpoint: key.endpoint };
+            let lease_key = LeaseKey { client: key.client, source: key.source, endpoint: key.endpoint };
             match self.judge.adopt(
                 now,
                 lease_key.clone(),
@@ -500,15 +499,11 @@ impl Engine {
 
     fn want(&mut self, now: Now, key: &LeaseKey, lease: &Lease) {
         let lifetime = Lifetime { from: wall(lease.wall_since(now)), until: wall(lease.wall_until(now)) };
-        if let Some(key) = grant_key(key) {
-            self.wanted.grants.insert(key, lifetime);
-        }
+        self.wanted.grants.insert(grant_key(key), lifetime);
     }
 
     fn want_no_more(&mut self, key: &LeaseKey) {
-        if let Some(key) = grant_key(key) {
-            self.wanted.grants.remove(&key);
-        }
+        self.wanted.grants.remove(&grant_key(key));
     }
 
     fn forget_ended(&mut self, ended: &[Ended]) {
@@ -560,9 +555,8 @@ pub fn keep_connections(endpoints: &BTreeSet<Endpoint>) -> Outcome {
 /// The commands' end of the engine.
 pub type Sender = SyncSender<Command>;
 
-fn grant_key(key: &LeaseKey) -> Option<GrantKey> {
-    // The two crates name clients by one rule, so this never fails.
-    key.client.as_str().parse().ok().map(|client| GrantKey::new(client, key.source, key.endpoint))
+fn grant_key(key: &LeaseKey) -> GrantKey {
+    GrantKey::new(key.client.clone(), key.source, key.endpoint)
 }
 
 fn view(key: &LeaseKey, lease: &Lease, now: Now, packets: u64, bytes: u64) -> GrantView {
