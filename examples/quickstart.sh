@@ -123,10 +123,12 @@ look() {
     esac
 }
 
-# expect LOOK NAME: port 22 looks so from there, over IPv4 and IPv6.
+# expect LOOK NAME: port 22 looks so from there, over IPv4 and IPv6. What is to be open may take its moment: a knock
+# is on its way when its command ends, and a first packet that is dropped is not sent again within half a second.
 expect() {
     local address seen
     for address in $V4 $V6; do
+        [ "$1" != open ] || wait_until 3 looks open "$2" "$address" || true
         seen=$(look "$2" "$address")
         if [ "$seen" = "$1" ]; then
             pass "from $2, [$address]:22 is $seen"
