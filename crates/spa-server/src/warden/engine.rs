@@ -109,6 +109,15 @@ pub struct EngineStatus {
     pub clients: usize,
 }
 
+/// How the daemon was started.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Go back to the previous state unless confirmed in this time.
+    pub confirm: Option<Duration>,
+    /// Change no rule and record nothing.
+    pub dry_run: bool,
+}
+
 /// Replay, policy, record and firewall.
 pub struct Engine {
     judge: Judge,
@@ -137,15 +146,20 @@ impl Engine {
         settings: EngineSettings,
         mut enforcer: Enforcer,
         record: Record,
-        provisional: Option<Provisional>,
-        dry_run: bool,
+        options: Options,
         published: watch::Sender<Published>,
     ) -> Outcome<Self> {
+        let dry_run = options.dry_run;
         let names = settings.names();
         let EngineSettings { config, judge } = settings;
         let mut judge = Judge::new(judge);
         judge.restore(record.floors(names.keys().copied()));
         let is_first = enforcer.plan(&Wanted::default()).map_err(events::firewall_failure)?.is_empty();
+        let provisional = options.confirm.map(|within| {
+            // What worked last is what stands, if anything of ours does.
+            let before = Config::load_last_good(&config.state_dir).ok().filter(|_| !is_first);
+            Provisional::new(within, before.map(|config| config.protection()))
+        });
         let found = enforcer.adopt().map_err(events::firewall_failure)?;
         let mut engine = Self {
             judge,
@@ -210,6 +224,9 @@ impl Engine {
                     Command::Stop => return,
                     other => self.follow(other),
                 }
+            }
+            if self.next_wake().is_some_and(|at| at <= clock::boot()) {
+                self.wake(); // its own command may have found the queue full
             }
             self.publish();
             if self.published.borrow().unconfirmed {
@@ -535,9 +552,13 @@ impl Engine {
         }
     }
 
-    fn publish(&self) {
+    fn next_wake(&self) -> Option<Duration> {
         let wakes = [self.judge.next_expiry(), self.retry_at, self.provisional.as_ref().map(|p| p.deadline)];
-        let wake = wakes.into_iter().flatten().min();
+        wakes.into_iter().flatten().min()
+    }
+
+    fn publish(&self) {
+        let wake = self.next_wake();
         self.published.send_if_modified(|published| std::mem::replace(&mut published.wake, wake) != wake);
     }
 }

@@ -4,6 +4,7 @@
 mod control_socket;
 mod engine;
 pub mod events;
+mod privileges;
 mod provisional;
 mod record;
 pub mod settings;
@@ -20,13 +21,13 @@ pub use self::engine::keep_connections;
 
 use self::control_socket::{ControlSocket, Order};
 use self::engine::{Arrival, Command, Engine, EngineSettings, Published};
-use self::provisional::Provisional;
 use self::record::Record;
 use self::settings::Settings;
 use self::verifier_process::{Captures, VerifierProcess};
 use crate::cli::Run;
 use crate::clock::{self, BootTimer, ClockWatch};
 use crate::config::Config;
+use crate::config::duration::Seconds;
 use crate::control::{Request, Response};
 use crate::error::{Exit, Failure, Outcome};
 use crate::link::{Counts, FromVerifier, Handover};
@@ -52,6 +53,7 @@ pub fn run(config: Config, options: &Run) -> Outcome {
 }
 
 async fn serve(config: Config, options: &Run) -> Outcome {
+    privileges::limit()?;
     files::make_private_directory(&config.state_dir)?;
     let _lock = lock::exclusive(&config.state_dir)?;
     let settings = Settings::load(config)?;
@@ -95,19 +97,9 @@ fn start_engine(settings: &Settings, options: &Run, published: watch::Sender<Pub
     if !options.dry_run {
         firewall::survey(config)?.iter().for_each(events::finding);
     }
-    let provisional = options.confirm.map(|within| {
-        // What worked last is what stands, if anything of ours does.
-        let before = Config::load_last_good(&config.state_dir).ok().map(|config| config.protection());
-        Provisional::new(within.duration(), before)
-    });
-    Engine::start(
-        EngineSettings::of(settings),
-        Enforcer::new(driver),
-        record,
-        provisional,
-        options.dry_run,
-        published,
-    )
+    let options =
+        engine::Options { confirm: options.confirm.map(Seconds::duration), dry_run: options.dry_run };
+    Engine::start(EngineSettings::of(settings), Enforcer::new(driver), record, options, published)
 }
 
 struct Warden {
