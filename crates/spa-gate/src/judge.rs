@@ -119,6 +119,7 @@ impl Judge {
             until: now.boot_at(until).min(longest).min(end_of_enrolment(client, now)),
             owner: client.key,
             mode: Mode::Adopted,
+            counter: 0, // not known, so any close of the client ends it
         };
         self.leases.open(key, lease.clone());
         Ok(lease)
@@ -165,7 +166,8 @@ impl Judge {
     pub fn grant(&mut self, now: Now, accepted: Accepted) -> Result<Vec<Change>, Refusal> {
         match self.decide(now, &accepted)? {
             Decision::Close { key, endpoints } => {
-                let own = |lease: &Lease| lease.owner == key;
+                // A close that was held back ends nothing that was asked for after it was made.
+                let own = |lease: &Lease| lease.owner == key && lease.counter < accepted.knock.counter;
                 let ended = self.leases.end(End::Closed, |key, lease| {
                     own(lease) && endpoints.as_ref().is_none_or(|all| all.contains(&key.endpoint))
                 });
@@ -236,6 +238,7 @@ impl Judge {
             until: until.min(end_of_enrolment(client, now)),
             owner: client.key,
             mode,
+            counter: accepted.knock.counter,
         };
         let key = |endpoint| LeaseKey { client: client.name.clone(), source, endpoint };
         Ok(Decision::Open { keys: endpoints.into_iter().map(key).collect(), lease })

@@ -40,6 +40,8 @@ pub struct Lease {
     pub until: Duration,
     pub(crate) owner: PublicKey,
     pub(crate) mode: Mode,
+    /// The counter of the newest knock that asked for it, so that a close that was held back ends nothing newer.
+    pub(crate) counter: u64,
 }
 
 impl Lease {
@@ -171,10 +173,13 @@ impl Leases {
             self.leases.insert(key.clone(), lease.clone());
             return Change::Opened(key, lease);
         };
+        let counter = old.counter.max(lease.counter);
         if old.until >= lease.until {
-            return Change::Kept(key, old.clone());
+            let kept = Lease { counter, ..old.clone() };
+            self.leases.insert(key.clone(), kept.clone());
+            return Change::Kept(key, kept);
         }
-        let renewed = Lease { until: lease.until, mode: lease.mode, ..old.clone() };
+        let renewed = Lease { until: lease.until, mode: lease.mode, counter, ..old.clone() };
         self.by_end.remove(&(old.until, key.clone()));
         self.by_end.insert((renewed.until, key.clone()));
         self.leases.insert(key.clone(), renewed.clone());

@@ -104,6 +104,25 @@ fn a_client_closes_its_own_on_any_source_and_nobody_elses() {
     assert_eq!(keys(&server), [key("c1", HERE, 22)]);
 }
 
+/// Somebody on the path holds a close back, or the network delivers it late.
+#[test]
+fn a_close_ends_nothing_that_was_asked_for_after_it() {
+    let mut client = Client::new(1);
+    let mut server = Server::new(&[&client]);
+    let close = Knock {
+        action: Action::Close { requests: Default::default() },
+        address: Address::Observed,
+        counter: now_at(1.0).wall,
+    };
+    let held = client.seal(&close);
+    let opened = client.seal(&open(now_at(2.0).wall, Address::Observed, [service("ssh")]));
+    assert!(matches!(server.deliver(now_at(2.0), from(HERE), &opened).unwrap()[..], [Change::Opened(..)]));
+    assert_eq!(server.deliver(now_at(3.0), from(HERE), &held).unwrap(), []);
+    assert_eq!(keys(&server), [key("c0", HERE, 22)]);
+    let later = client.seal(&Knock { counter: now_at(4.0).wall, ..close });
+    assert!(matches!(server.deliver(now_at(4.0), from(HERE), &later).unwrap()[..], [Change::Closed(..)]));
+}
+
 #[test]
 fn closing_needs_no_policy() {
     let mut client = Client::new(1);
