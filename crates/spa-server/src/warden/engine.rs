@@ -11,9 +11,10 @@ use spa_gate::{Accepted, Change, Counters, Ended, Judge, Lease, LeaseKey, Now, R
 use spa_proto::{ClientName, Endpoint, Knock, PublicKey};
 use tokio::sync::{oneshot, watch};
 
+use super::changes::Author;
 use super::record::Record;
 use super::settings::Settings;
-use super::{events, provisional::Provisional};
+use super::{bounds::PerMinute, events, provisional::Provisional};
 use crate::clock;
 use crate::config::Config;
 use crate::control::GrantView;
@@ -25,6 +26,11 @@ pub const QUEUE: usize = 1_024;
 const GROUP: usize = 64;
 /// The host's own addresses are looked up again before a knock when they are older than this.
 const ADDRESSES_AGE: Duration = Duration::from_secs(1);
+/// What others change is put right this many times in a minute, and the jump moved so many times.
+const MAX_REPAIRS: usize = 20;
+const MAX_JUMP_MOVES: usize = 3;
+/// After more than that, the next attempt comes after this time.
+const FIGHT_PAUSE: Duration = Duration::from_secs(20);
 /// After a failure the firewall is tried again this often.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -50,6 +56,8 @@ pub enum Command {
     Wake,
     /// The wall clock was set.
     ClockSet,
+    /// Somebody changed the firewall, perhaps this engine.
+    Look(Author),
     /// Take new settings.
     Reload(Box<EngineSettings>, oneshot::Sender<Outcome>),
     /// Close what the selector picks.
@@ -131,6 +139,8 @@ pub struct Engine {
     /// Why the firewall is not as wanted, if it is not.
     degraded: Option<String>,
     retry_at: Option<Duration>,
+    repairs: PerMinute<MAX_REPAIRS>,
+    jump_moves: PerMinute<MAX_JUMP_MOVES>,
     addresses: Vec<IpAddr>,
     addresses_read: Option<Instant>,
     dry_run: bool,
@@ -172,6 +182,8 @@ impl Engine {
             counters: Counters::default(),
             degraded: None,
             retry_at: None,
+            repairs: PerMinute::default(),
+            jump_moves: PerMinute::default(),
             addresses: Vec::new(),
             addresses_read: None,
             dry_run,
@@ -240,6 +252,7 @@ impl Engine {
             Command::Knock(_) | Command::Stop => {} // taken by `run`
             Command::Wake => self.wake(),
             Command::ClockSet => self.clock_set(),
+            Command::Look(author) => self.look(&author),
             Command::Reload(settings, reply) => {
                 let _ = reply.send(self.reload(*settings)); // who asked may have gone
             }
@@ -370,6 +383,34 @@ impl Engine {
         self.forget_ended(&ended);
         self.enforce();
         events::ended(&ended, self.degraded.as_deref());
+    }
+
+    /// Puts right what somebody else changed, unless that has gone on for too long: nobody is helped by a fight.
+    fn look(&mut self, author: &Author) {
+        let now = clock::boot();
+        self.enforcer.forget();
+        self.enforcer.allow_moving_jump(self.jump_moves.has_room(now));
+        match self.enforcer.plan(&self.wanted) {
+            Ok(plan) if plan.is_empty() => {}
+            Ok(_) if !self.repairs.has_room(now) => self.fighting(now, author),
+            Ok(plan) => {
+                self.repairs.note(now);
+                if plan.v4.jump.moved || plan.v6.jump.moved {
+                    self.jump_moves.note(now);
+                }
+                if self.enforce_now().is_ok() {
+                    events::repaired(author, &plan);
+                }
+            }
+            Err(_) => self.enforce(), // it says what is wrong, and is tried again
+        }
+    }
+
+    fn fighting(&mut self, now: Duration, author: &Author) {
+        let why = format!("another program keeps changing our rules: {author}");
+        events::fighting(&why);
+        self.degraded = Some(why);
+        self.retry_at = Some(now + FIGHT_PAUSE);
     }
 
     /// Rewrites the kernel's times, so that the step moves no expiry.

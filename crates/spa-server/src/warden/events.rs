@@ -4,12 +4,13 @@ use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use spa_firewall::Report;
 use spa_firewall::conntrack::Adopted;
 use spa_firewall::survey::{Finding, Severity};
+use spa_firewall::{Plan, Report};
 use spa_gate::{Change, End, Ended, Lease, LeaseKey, Now, Reason, Refusal};
 use tracing::{error, info, warn};
 
+use super::changes::Author;
 use crate::error::{Exit, Failure};
 use crate::link::{Confinement, Counts};
 
@@ -156,6 +157,16 @@ pub fn finding(finding: &Finding) {
         Severity::Error => error!("{}; {}", finding.what, finding.remedy),
         Severity::Warning => warn!("{}; {}", finding.what, finding.remedy),
     }
+}
+
+/// What somebody changed was put right.
+pub fn repaired(author: &Author, plan: &Plan) {
+    warn!(%author, "the firewall was changed, and put right: {plan}");
+}
+
+/// Somebody changes it again and again.
+pub fn fighting(why: &str) {
+    error!("{why}; waiting before the next attempt");
 }
 
 /// Somebody set the clock.

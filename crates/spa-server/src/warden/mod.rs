@@ -1,6 +1,8 @@
 //! The privileged half of the daemon. This thread only waits and passes on: packets from the verifier, commands from
 //! the control socket, signals, timers. What may block is in [`engine`], on a thread of its own.
 
+mod bounds;
+mod changes;
 mod control_socket;
 mod engine;
 pub mod events;
@@ -19,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::engine::keep_connections;
 
+use self::changes::Watch;
 use self::control_socket::{ControlSocket, Order};
 use self::engine::{Arrival, Command, Engine, EngineSettings, Published};
 use self::record::Record;
@@ -78,6 +81,7 @@ async fn serve(config: Config, options: &Run) -> Outcome {
         openers_counters: spa_gate::Counters::default(),
         started: Instant::now(),
         ready: false,
+        dry_run: options.dry_run,
     };
     let result = warden.work(control, published).await;
     let _ = warden.commands.send(Command::Stop); // it may have ended by itself
@@ -116,6 +120,7 @@ struct Warden {
     openers_counters: spa_gate::Counters,
     started: Instant,
     ready: bool,
+    dry_run: bool,
 }
 
 struct Signals {
@@ -144,6 +149,12 @@ impl Warden {
         let clock_watch = ClockWatch::new().map_err(failed)?;
         let (orders_sender, mut orders) = mpsc::channel(16);
         tokio::spawn(control.serve(orders_sender));
+        let (changes_sender, mut changes) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let watch = Watch::new();
+            // A change that finds the last one still unread is looked at with it.
+            while changes_sender.send(watch.changed().await).await.is_ok() {}
+        });
         timer.set(published.borrow_and_update().wake).map_err(failed)?;
         loop {
             tokio::select! {
@@ -174,6 +185,7 @@ impl Warden {
                     set.map_err(failed)?;
                     self.tell(Command::ClockSet);
                 }
+                Some(author) = changes.recv(), if !self.dry_run => self.tell(Command::Look(author)),
                 Some(order) = orders.recv() => self.follow(order).await,
                 _ = signals.hangup.recv() => {
                     if let Err(failure) = self.reload().await {
