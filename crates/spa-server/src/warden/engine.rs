@@ -356,7 +356,7 @@ impl Engine {
             self.enforce();
         }
         for (change, at) in &changes {
-            events::changed(change, at.elapsed(), self.degraded.as_deref());
+            events::changed(change, at.elapsed(), self.not_written());
         }
         self.record.tidy();
     }
@@ -382,23 +382,19 @@ impl Engine {
         let ended = self.judge.expire(now);
         self.forget_ended(&ended);
         self.enforce();
-        events::ended(&ended, self.degraded.as_deref());
+        events::ended(&ended, self.not_written());
     }
 
     /// Puts right what somebody else changed, unless that has gone on for too long: nobody is helped by a fight.
     fn look(&mut self, author: &Author) {
         let now = clock::boot();
         self.enforcer.forget();
-        self.enforcer.allow_moving_jump(self.jump_moves.has_room(now));
         match self.enforcer.plan(&self.wanted) {
             Ok(plan) if plan.is_empty() => {}
             Ok(_) if !self.repairs.has_room(now) => self.fighting(now, author),
             Ok(plan) => {
                 self.repairs.note(now);
-                if plan.v4.jump.moved || plan.v6.jump.moved {
-                    self.jump_moves.note(now);
-                }
-                if self.enforce_now().is_ok() {
+                if self.enforce_now().is_ok() && self.degraded.is_none() {
                     events::repaired(author, &plan);
                 }
             }
@@ -424,7 +420,7 @@ impl Engine {
             self.want(now, &key, &lease);
         }
         self.enforce();
-        events::ended(&ended, self.degraded.as_deref());
+        events::ended(&ended, self.not_written());
     }
 
     fn reload(&mut self, settings: EngineSettings) -> Outcome {
@@ -455,7 +451,7 @@ impl Engine {
             self.want(now, &key, &lease); // a shorter limit may have ended some sooner
         }
         self.enforce();
-        events::ended(&ended, self.degraded.as_deref());
+        events::ended(&ended, self.not_written());
         if self.provisional.is_none() {
             self.keep_as_last_good();
         }
@@ -467,8 +463,8 @@ impl Engine {
         let ended = self.judge.revoke(selector);
         self.forget_ended(&ended);
         self.enforce();
-        events::ended(&ended, self.degraded.as_deref());
-        match &self.degraded {
+        events::ended(&ended, self.not_written());
+        match self.not_written() {
             Some(why) if !ended.is_empty() => Err(events::not_closed(why)),
             _ => Ok(ended.iter().map(|ended| view(&ended.key, &ended.lease, now, 0, 0)).collect()),
         }
@@ -534,13 +530,26 @@ impl Engine {
     }
 
     fn enforce_now(&mut self) -> Outcome {
+        let now = clock::boot();
+        if self.degraded.is_some() {
+            self.enforcer.forget(); // what was known then is not to be relied on
+        }
+        self.enforcer.allow_moving_jump(self.jump_moves.has_room(now));
         match self.enforcer.enforce(&self.wanted) {
             Ok(report) => {
                 events::written(&report);
-                if self.degraded.take().is_some() {
-                    events::restored();
+                if report.jump_moved {
+                    self.jump_moves.note(now);
                 }
-                self.retry_at = None;
+                if report.jump_behind {
+                    self.retry_at = Some(now + FIGHT_PAUSE);
+                    self.degraded = Some(events::JUMP_BEHIND.to_owned());
+                } else {
+                    self.retry_at = None;
+                    if self.degraded.take().is_some() {
+                        events::restored();
+                    }
+                }
                 Ok(())
             }
             Err(error) => {
@@ -549,10 +558,15 @@ impl Engine {
                     events::degraded(&error);
                 }
                 self.degraded = Some(text);
-                self.retry_at = Some(clock::boot() + RETRY);
+                self.retry_at = Some(now + RETRY);
                 Err(events::firewall_failure(error))
             }
         }
+    }
+
+    /// Why the rules do not stand as wanted, if they do not. A jump that is behind another rule leaves ours as they are.
+    fn not_written(&self) -> Option<&str> {
+        self.degraded.as_deref().filter(|why| *why != events::JUMP_BEHIND)
     }
 
     fn want(&mut self, now: Now, key: &LeaseKey, lease: &Lease) {

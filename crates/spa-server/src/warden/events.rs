@@ -117,13 +117,17 @@ pub fn not_adopted(key: &LeaseKey, refusal: Refusal) {
     info!(client = %key.client, source = %key.source, endpoint = %key.endpoint, reason = %refusal.reason(), "removed");
 }
 
+/// Somebody goes on putting rules before ours.
+pub const JUMP_BEHIND: &str = "a rule that can accept a protected port stands before ours, and comes back as often as \
+                               ours is moved: protection may be void; see `iptables -S INPUT`";
+
 /// What the firewall's report has that a person should know.
 pub fn written(report: &Report) {
     if report.jump_moved {
         warn!("a rule that could accept a protected port stood before ours; ours is first again");
     }
     if report.jump_behind {
-        warn!("a rule that can accept a protected port stands before ours: protection may be void");
+        error!("{JUMP_BEHIND}");
     }
     for key in &report.unreachable {
         warn!(%key, "this kernel has no IPv6, so nothing was opened");
