@@ -115,19 +115,20 @@ count() {
         awk '{ sum += $1 } END { print sum + 0 }'
 }
 
+failed_tests() {
+    sed -nE -e 's/^ *(FAIL|SIGABRT|SIGKILL|TIMEOUT) \[[^]]*\] +//p' -e 's/^test (.*) \.\.\. FAILED$/\1/p' "$LOGS/tests" | sort -u
+}
+
 count_tests() {
-    local test passed failed skipped
+    local test passed skipped=0
     passed=$(count passed)
-    failed=$(count failed)
-    skipped=0
     # A test that is skipped passes for the runner; it says so in this file, one line each.
     while read -r test; do
         SKIPPED+=("$test")
         skipped=$((skipped + 1))
     done < <([ ! -f "$SPA_SKIP_LOG" ] || sort -u "$SPA_SKIP_LOG")
     PASSED=$((PASSED + passed - skipped))
-    local i
-    for ((i = 0; i < failed; i++)); do FAILED+=("a test, see above"); done
+    while read -r test; do FAILED+=("$test"); done < <(failed_tests)
 }
 
 lint_scripts() {
