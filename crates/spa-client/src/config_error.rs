@@ -6,6 +6,11 @@ use std::path::{Path, PathBuf};
 
 use crate::suggest::nearest;
 
+/// Longest excerpt of a line, in characters.
+const MAX_EXCERPT: usize = 160;
+/// Longest message or hint, in characters: they may name a key of the file.
+const MAX_MESSAGE: usize = 400;
+
 /// Where the configuration is wrong, and how. Of the file's text it holds the faulty key or value alone.
 #[derive(Debug)]
 pub struct ConfigError {
@@ -21,7 +26,8 @@ struct Place {
     line: usize,
     /// In characters, counted from 1.
     column: usize,
-    /// The line up to the end of what is wrong: whatever follows may be a secret in the wrong file.
+    /// The line up to the end of what is wrong: whatever follows may be a secret in the wrong file. Without control
+    /// characters; empty where it is longer than a person would read.
     excerpt: String,
     /// Characters to underline.
     width: usize,
@@ -31,6 +37,7 @@ impl ConfigError {
     /// From a parse error of `text`.
     pub(crate) fn new(file: &Path, text: &str, error: &toml::de::Error) -> Self {
         let (message, hint) = reword(error.message());
+        let (message, hint) = (shown(&message), hint.map(|hint| shown(&hint)));
         Self { file: file.to_owned(), message, hint, place: error.span().map(|span| Place::new(text, span)) }
     }
 
@@ -51,10 +58,20 @@ impl Place {
         Self {
             line: text[..start].matches('\n').count() + 1,
             column: text[line_start..start].chars().count() + 1,
-            excerpt: text[line_start..end].trim_end().to_owned(),
+            excerpt: excerpt(&text[line_start..end]),
             width: text[start..end].chars().count().max(1),
         }
     }
+}
+
+fn excerpt(line: &str) -> String {
+    if line.chars().count() > MAX_EXCERPT { String::new() } else { shown(line.trim_end()) }
+}
+
+/// The text as a terminal may show it: control characters but tabs are blanks, and what is too long is cut.
+fn shown(text: &str) -> String {
+    let plain = |character: char| if character.is_control() && character != '\t' { ' ' } else { character };
+    text.chars().map(plain).take(MAX_MESSAGE).collect()
 }
 
 /// serde's "unknown field `x`, expected one of `a`, `b`" into our words and the nearest valid key.
@@ -86,6 +103,9 @@ impl fmt::Display for ConfigError {
         // Keeps tabs, so that the caret stands under its character.
         let indent: String =
             excerpt.chars().take(column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        if excerpt.is_empty() {
+            return write!(f, "{file}:{line}:{column}: {}", self.message);
+        }
         writeln!(f, "{file}:{line}:{column}: {}", self.message)?;
         writeln!(f, " {margin} |")?;
         writeln!(f, " {line} | {excerpt}")?;

@@ -88,15 +88,16 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the record and reads it; a torn last frame is cut off. Where there is none, makes one in which `start`
-    /// (Unix nanoseconds) is the floor of all: should a record have been lost, what was captured before stays dead.
+    /// Opens the record and reads it; a torn last frame is cut off. Where one was, or where there is no record yet,
+    /// `start` (now, Unix nanoseconds) becomes the floor of all: should a record have been lost, what was captured
+    /// before stays dead. (After a power cut nothing was: a frame that was not synced granted nothing.)
     ///
     /// # Errors
     /// [`JournalError`].
     pub fn open(path: &Path, start: u64) -> Result<Self, JournalError> {
         let opened = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty());
         match opened {
-            Ok(file) => Self::load(path, File::from(file)),
+            Ok(file) => Self::load(path, File::from(file), start),
             Err(rustix::io::Errno::NOENT) => Self::create(path, start),
             Err(error) => Err(JournalError::Io(path.to_owned(), error.into())),
         }
@@ -146,7 +147,7 @@ impl Journal {
         Self::write_anew(path, content)
     }
 
-    fn load(path: &Path, mut file: File) -> Result<Self, JournalError> {
+    fn load(path: &Path, mut file: File, start: u64) -> Result<Self, JournalError> {
         let failed = |error| JournalError::Io(path.to_owned(), error);
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(failed)?;
@@ -164,7 +165,8 @@ impl Journal {
             if (end + 1..bytes.len()).any(|at| frame(&bytes[at..]).is_some()) {
                 return Err(JournalError::Corrupt(path.to_owned(), end as u64));
             }
-            file.set_len(end as u64).and_then(|()| file.sync_all()).map_err(failed)?;
+            content.note(EVERYONE, start);
+            return Self::write_anew(path, content);
         }
         Ok(Self { path: path.to_owned(), file, end: end as u64, content })
     }
@@ -302,23 +304,27 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_last_frame_is_cut_off_wherever_it_is_torn() {
+    fn a_torn_last_frame_is_cut_off_wherever_it_is_torn_and_all_before_now_is_dead() {
+        const NOW: u64 = 6_000;
         let Fixture { path, .. } = &fixture();
         let mut journal = Journal::open(path, START).unwrap();
         journal.append(&[(A, 5_000)]).unwrap();
-        let good = std::fs::read(path).unwrap();
+        let good = std::fs::read(path).unwrap().len();
         journal.append(&[(A, 7_000), (B, 7_000)]).unwrap();
         let whole = std::fs::read(path).unwrap();
-        for length in good.len()..whole.len() {
-            std::fs::write(path, &whole[..length]).unwrap();
-            assert_eq!(Journal::open(path, 0).unwrap().content().floor(&A), 5_000, "{length}");
-            assert_eq!(std::fs::read(path).unwrap(), good);
+        let check = |torn: &[u8]| {
+            std::fs::write(path, torn).unwrap();
+            assert_eq!(Journal::open(path, NOW).unwrap().content().floor(&A), NOW);
+            let again = Journal::open(path, 0).unwrap();
+            assert_eq!((again.content().floor(&A), again.content().floor(&B)), (NOW, NOW), "it is mended");
+        };
+        for length in good + 1..whole.len() {
+            check(&whole[..length]);
         }
-        for (at, fill) in [(good.len(), 0), (good.len() + 20, 0), (good.len(), 0xff)] {
+        for (at, fill) in [(good, 0), (good + 20, 0), (good, 0xff)] {
             let mut torn = whole.clone(); // the length was on the disk before the data
             torn[at..].fill(fill);
-            std::fs::write(path, &torn).unwrap();
-            assert_eq!(Journal::open(path, 0).unwrap().content().floor(&A), 5_000);
+            check(&torn);
         }
     }
 

@@ -2,17 +2,19 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
 use crate::error::{Exit, Failure, Outcome};
 
 const NAME: &str = "lock";
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Held until it is dropped, or the process ends, however it ends.
 pub struct Lock(#[expect(dead_code, reason = "held for its descriptor")] File);
 
-/// Takes the lock.
+/// Takes the lock. Waits a moment: a child of a daemon that was killed holds it until it has begun its own program.
 ///
 /// # Errors
 /// [`Exit::Unavailable`] where another process has it.
@@ -21,7 +23,13 @@ pub fn exclusive(state_dir: &Path) -> Outcome<Lock> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600))
         .map_err(|error| Failure::io("cannot open", &path, &error.into()))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+    while locked == Err(rustix::io::Errno::WOULDBLOCK) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10)); // flock has no time-out of its own
+        locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+    }
+    match locked {
         Ok(()) => Ok(Lock(File::from(file))),
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let what = format_args!("another spa-server runs with {}", state_dir.display());

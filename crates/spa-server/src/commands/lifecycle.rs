@@ -1,7 +1,7 @@
 //! The commands that work without the daemon: `protect`, `unprotect`, `recover`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use spa_firewall::{Enforcer, Wanted};
@@ -18,8 +18,7 @@ pub fn protect(path: &Path) -> Outcome {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(failure) => {
-            let state_dir = Config::defaults()?.state_dir;
-            let last_good = Config::load_last_good(&state_dir).map_err(|_| failure)?;
+            let last_good = Config::load_last_good(&state_dir(path)?).map_err(|_| failure)?;
             eprintln!(
                 "spa-server: {} is wrong or missing; protecting from {}",
                 path.display(),
@@ -46,6 +45,20 @@ pub fn protect(path: &Path) -> Outcome {
     config.keep_as_last_good()?;
     eprintln!("protected: {}", list(&config));
     Ok(())
+}
+
+/// Where the last good configuration is, if the present one cannot be read as a whole: where its own line says, else in
+/// the usual place.
+fn state_dir(path: &Path) -> Outcome<PathBuf> {
+    let text = files::read_config(path).unwrap_or_default(); // missing, perhaps
+    let value = |line: &str| {
+        let (key, value) = line.split_once('=')?;
+        (key.trim() == "state-dir").then(|| value.split('"').nth(1).map(PathBuf::from))?
+    };
+    match text.lines().find_map(value) {
+        Some(found) => Ok(files::directory_of(path).join(found)),
+        None => Ok(Config::defaults()?.state_dir),
+    }
 }
 
 fn list(config: &Config) -> String {

@@ -31,6 +31,8 @@ const DEFAULT_MAX_OPEN_FOR: Duration = Duration::from_secs(3_600);
 const DEFAULT_MAX_GRANTS: u32 = 1_000;
 /// Most grants of one client at once.
 const DEFAULT_CLIENT_GRANTS: u32 = 64;
+/// Longest message of the TOML parser that is shown, in characters: it may name a key of the file.
+const MAX_MESSAGE: usize = 400;
 /// Most clients: what the verifier's tables and the start-up time are meant for.
 const MAX_CLIENTS: usize = 100_000;
 
@@ -285,19 +287,20 @@ fn check_unique(clients: &[Client]) -> Outcome {
     Ok(())
 }
 
-/// Reads TOML; an error has the file, line, column, the line itself and what would be right.
+/// Reads TOML; an error has the file, line, column, and what would be right. It never repeats the line, which may be
+/// long, hold control characters, or hold a key that was pasted into the wrong file.
 fn from_toml<T: DeserializeOwned>(path: &Path, text: &str) -> Outcome<T> {
     toml::from_str(text).map_err(|error| {
         let place = error.span().map_or(String::new(), |span| {
-            let before = &text[..span.start.min(text.len())];
-            let line = before.matches('\n').count() + 1;
-            let column = before.chars().rev().take_while(|character| *character != '\n').count() + 1;
+            let before = &text.as_bytes()[..span.start.min(text.len())];
+            let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let column = String::from_utf8_lossy(&before[line_start..]).chars().count() + 1;
             format!(":{line}:{column}")
         });
-        Failure::new(
-            Exit::Config,
-            format_args!("{}{place}: {}", path.display(), error.to_string().trim_end()),
-        )
+        let shown = |character: char| if character.is_control() { ' ' } else { character };
+        let message: String = error.message().chars().map(shown).take(MAX_MESSAGE).collect();
+        Failure::new(Exit::Config, format_args!("{}{place}: {message}", path.display()))
     })
 }
 
@@ -340,5 +343,7 @@ mod tests {
         assert!(error("[services]\nspa = \"udp/62201\"").contains("knocks come to"));
         assert!(error("[services]\nweb = []").contains("at least one"));
         assert!(error("[server").contains("server.toml:1:"));
+        let hostile = error(&format!("[server]\n\"\\u001b[31m{}\" = 1", "x".repeat(100_000)));
+        assert!(hostile.len() < 600 && !hostile.contains('\u{1b}'), "{hostile:?}");
     }
 }

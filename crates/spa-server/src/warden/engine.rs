@@ -436,6 +436,7 @@ impl Engine {
             keep_connections(&new_endpoints)?;
         }
         self.wanted.protection = Some(protection);
+        self.enforcer.forget(); // who reloads may have changed the firewall as well
         if let Err(error) = self.enforcer.enforce(&self.wanted) {
             self.wanted.protection = old.0;
             self.enforce();
