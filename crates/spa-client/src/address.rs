@@ -187,6 +187,7 @@ mod tests {
             "::",
             "::1",
             "fe80::1",
+            "fec0::1",
             "fc00::1",
             "fd12::1",
             "ff02::1",
@@ -203,6 +204,24 @@ mod tests {
         ] {
             assert!(!is_global(ip(text)), "{text}");
         }
+    }
+
+    /// The page lists the same networks, so that every client binds to the same addresses.
+    #[test]
+    fn the_protocol_page_says_the_same() {
+        let page = include_str!("../../../docs/PROTOCOL.md");
+        let (_, rest) = page.split_once("*Global* are").unwrap();
+        let (rule, _) = rest.split_once("In a close").unwrap();
+        let listed: Vec<String> = rule
+            .split_whitespace()
+            .filter(|word| word.contains('/'))
+            .map(|word| word.trim_end_matches([',', ';', '.']).to_owned())
+            .collect();
+        let v4 = NOT_GLOBAL_V4.map(|(network, prefix)| format!("{}/{prefix}", Ipv4Addr::from(network)));
+        let v6 = NOT_GLOBAL_V6
+            .map(|(high, prefix)| format!("{}/{prefix}", Ipv6Addr::from_bits(u128::from(high) << 96)));
+        let ours: Vec<String> = v4.into_iter().chain(["2000::/3".to_owned()]).chain(v6).collect();
+        assert_eq!(listed, ours);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! `tests/interop/knock.py`, which follows `docs/PROTOCOL.md` without our code, makes the same packets byte for byte.
+//! The clients in `tests/interop/` follow `docs/PROTOCOL.md` without our code: `knock.py` makes the same packets byte
+//! for byte, and `knock.mjs` agrees with the vectors of packets and invites.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::io::Write as _;
@@ -9,6 +10,9 @@ use spa_proto::{CloakKey, Invite, Psk, PublicKey, SecretKey};
 
 const VALID: &str = include_str!("../../../tests/vectors/packet-v1.json");
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/interop/knock.py");
+const NODE_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/interop/knock.mjs");
+/// The first version of Node.js that the script is written for.
+const NODE_VERSION: u32 = 20;
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap()
@@ -72,4 +76,19 @@ fn a_client_in_python_makes_the_same_packets() {
         let packet = String::from_utf8(output.stdout).unwrap();
         assert_eq!(packet.trim(), text(&vector["packet"]), "{}", vector["name"]);
     }
+}
+
+/// The major version of the Node.js that is here: it calls itself `v20.1.2`.
+fn node_version() -> Option<u32> {
+    let output = Command::new("node").arg("--version").output().ok()?;
+    String::from_utf8(output.stdout).ok()?.strip_prefix('v')?.split('.').next()?.parse().ok()
+}
+
+#[test]
+fn a_client_in_javascript_agrees_with_the_vectors() {
+    if node_version().is_none_or(|version| version < NODE_VERSION) {
+        return spa_tests::skip("a_client_in_javascript_agrees_with_the_vectors", "no Node.js 20 here");
+    }
+    let output = Command::new("node").args([NODE_SCRIPT, "--self-test"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
