@@ -132,7 +132,7 @@ pub struct ClientAdd {
     #[arg(long)]
     pub require_bound: bool,
     /// Let the client name any address to open for.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "require_bound")]
     pub allow_explicit: bool,
     /// Open only for addresses in this network (repeatable).
     #[arg(long = "source", value_name = "NETWORK")]

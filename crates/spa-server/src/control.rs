@@ -49,8 +49,20 @@ pub enum Request {
 pub enum Response {
     /// What was asked for.
     Ok(serde_json::Value),
-    /// What went wrong, with the text for a person.
-    Error(String),
+    /// What went wrong.
+    Error {
+        /// The exit code.
+        exit: u8,
+        /// The text for a person.
+        text: String,
+    },
+}
+
+impl Response {
+    /// A failure as an answer.
+    pub fn error(failure: &Failure) -> Self {
+        Self::Error { exit: failure.exit as u8, text: failure.to_string() }
+    }
 }
 
 /// An open grant, as `grants` and `revoke` print it.
@@ -98,7 +110,7 @@ pub fn ask(state_dir: &Path, request: &Request) -> Outcome<serde_json::Value> {
     BufReader::new(stream.take(MAX_LINE)).read_line(&mut answer).map_err(failed)?;
     match serde_json::from_str(&answer) {
         Ok(Response::Ok(value)) => Ok(value),
-        Ok(Response::Error(text)) => Err(Failure::new(Exit::Software, text)),
+        Ok(Response::Error { exit, text }) => Err(Failure::new(Exit::from_code(exit), text)),
         Err(error) => Err(failed(error.into())),
     }
 }

@@ -32,6 +32,27 @@ pub enum Exit {
     Config = 78,
 }
 
+impl Exit {
+    const ALL: [Self; 11] = [
+        Self::Usage,
+        Self::Data,
+        Self::NoInput,
+        Self::Unavailable,
+        Self::Software,
+        Self::System,
+        Self::CannotCreate,
+        Self::Io,
+        Self::TryAgain,
+        Self::NotPermitted,
+        Self::Config,
+    ];
+
+    /// The exit code that the daemon sent; [`Self::Software`] for any other number.
+    pub fn from_code(code: u8) -> Self {
+        Self::ALL.into_iter().find(|exit| *exit as u8 == code).unwrap_or(Self::Software)
+    }
+}
+
 /// A failure as a person reads it.
 #[derive(Debug)]
 pub struct Failure {

@@ -37,7 +37,7 @@ pub fn main() -> ExitCode {
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("spa-server: {failure}");
+            log::say!("spa-server: {failure}");
             ExitCode::from(failure.exit as u8)
         }
     }

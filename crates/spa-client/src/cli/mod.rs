@@ -75,7 +75,9 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
             return block_on(check::run(&load(&path)?, &path, host.as_deref(), json))?;
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Args::command(), "spa-client", &mut std::io::stdout());
+            let mut script = Vec::new(); // generate panics where it cannot write
+            clap_complete::generate(shell, &mut Args::command(), "spa-client", &mut script);
+            std::io::Write::write_all(&mut std::io::stdout(), &script).map_err(io_failure("cannot write"))?;
         }
         Command::Man { directory } => {
             clap_mangen::generate_to(Args::command(), directory)

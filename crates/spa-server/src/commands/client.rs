@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::control::{self, Request};
 use crate::error::{Exit, Failure, Outcome};
 use crate::files::{self, Existing};
+use crate::log::say;
 
 /// Enrols a client and prints its invite.
 pub fn add(config: &Config, options: &ClientAdd) -> Outcome {
@@ -59,9 +60,12 @@ pub fn add(config: &Config, options: &ClientAdd) -> Outcome {
         services: options.allow.iter().map(|name| (name.clone(), config.services[name].clone())).collect(),
         expires: None,
     };
+    invite
+        .check()
+        .map_err(|error| Failure::new(Exit::Config, format_args!("no invite can be made: {error}")))?;
     write_files(config, options, &public.to_string(), &psk)?;
     print(&invite.encode())?;
-    eprintln!("enrolled {}: {}", options.name, toml_path(config, &options.name).display());
+    say!("enrolled {}: {}", options.name, toml_path(config, &options.name).display());
     reload_if_running(config)
 }
 
@@ -136,7 +140,7 @@ pub fn remove(config: &Config, name: &ClientName) -> Outcome {
             _ => {}
         }
     }
-    eprintln!("removed {name}");
+    say!("removed {name}");
     reload_if_running(config)
 }
 
@@ -162,7 +166,7 @@ pub fn list(config: &Config, as_json: bool) -> Outcome {
         print(&format!("{:<32} {} {allow}", client.policy.name, client.policy.key))?;
     }
     if clients.is_empty() {
-        eprintln!("no clients; spa-server client add NAME --allow SERVICE --host ADDRESS");
+        say!("no clients; spa-server client add NAME --allow SERVICE --host ADDRESS");
     }
     Ok(())
 }
@@ -173,6 +177,6 @@ fn reload_if_running(config: &Config) -> Outcome {
         return Ok(());
     }
     control::ask(&config.state_dir, &Request::Reload)?;
-    eprintln!("the daemon has reloaded");
+    say!("the daemon has reloaded");
     Ok(())
 }

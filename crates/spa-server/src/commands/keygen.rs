@@ -8,6 +8,7 @@ use super::print;
 use crate::config::{Config, DEFAULT_PORT};
 use crate::error::{Exit, Failure, Outcome};
 use crate::files::{self, Existing};
+use crate::log::say;
 
 /// Random ports are proposed from here: above the well-known ones, and below those that Linux gives to outgoing
 /// connections (`ip_local_port_range`, 32,768 to 60,999).
@@ -25,13 +26,11 @@ pub fn run(config: &Config) -> Outcome {
     }
     files::write_atomically(&config.key_file, keys.to_text().as_bytes(), 0o600, Existing::Keep)?;
     print(&keys.secret.public_key().to_string())?;
-    eprintln!("wrote {} (private key and first cloak key)", config.key_file.display());
+    say!("wrote {} (private key and first cloak key)", config.key_file.display());
     if config.port == DEFAULT_PORT {
         let span = u32::from(PROPOSED_PORTS.end - PROPOSED_PORTS.start);
         let port = PROPOSED_PORTS.start + (u32::from_be_bytes(random()?) % span) as u16;
-        eprintln!(
-            "port {DEFAULT_PORT} is known to scanners as fwknop's; consider in [server]: port = {port}"
-        );
+        say!("port {DEFAULT_PORT} is known to scanners as fwknop's; consider in [server]: port = {port}");
     }
     Ok(())
 }

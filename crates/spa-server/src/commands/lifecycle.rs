@@ -9,6 +9,7 @@ use spa_firewall::{Enforcer, Wanted};
 use crate::config::Config;
 use crate::error::{Exit, Failure, Outcome};
 use crate::journal::Journal;
+use crate::log::say;
 use crate::warden::{self, events::firewall_failure};
 use crate::{clock, control, files, firewall, lock};
 
@@ -19,7 +20,7 @@ pub fn protect(path: &Path) -> Outcome {
         Ok(config) => config,
         Err(failure) => {
             let last_good = Config::load_last_good(&state_dir(path)?).map_err(|_| failure)?;
-            eprintln!(
+            say!(
                 "spa-server: {} is wrong or missing; protecting from {}",
                 path.display(),
                 last_good.path.display()
@@ -29,7 +30,7 @@ pub fn protect(path: &Path) -> Outcome {
     };
     files::make_private_directory(&config.state_dir)?;
     if control::is_running(&config.state_dir) {
-        eprintln!("the daemon runs, and protects already");
+        say!("the daemon runs, and protects already");
         return Ok(());
     }
     let _lock = lock::exclusive(&config.state_dir)?;
@@ -43,7 +44,7 @@ pub fn protect(path: &Path) -> Outcome {
     let grants = grants.into_iter().filter(|(_, lifetime)| lifetime.until > now).collect();
     enforcer.enforce(&Wanted { protection: Some(config.protection()), grants }).map_err(firewall_failure)?;
     config.keep_as_last_good()?;
-    eprintln!("protected: {}", list(&config));
+    say!("protected: {}", list(&config));
     Ok(())
 }
 
@@ -80,7 +81,7 @@ pub fn unprotect(path: &Path) -> Outcome {
     let _lock = if config.state_dir.is_dir() { Some(lock::exclusive(&config.state_dir)?) } else { None };
     let mut enforcer = Enforcer::new(firewall::open(&config, false)?);
     enforcer.remove_all().map_err(firewall_failure)?;
-    eprintln!("nothing of spa-server is left in the firewall");
+    say!("nothing of spa-server is left in the firewall");
     Ok(())
 }
 
@@ -90,19 +91,19 @@ pub fn recover(config: &Config) -> Outcome {
     let _lock = lock::exclusive(&config.state_dir)?;
     match clock_is_synchronized() {
         Some(true) => {}
-        Some(false) => eprintln!(
+        Some(false) => say!(
             "spa-server: this machine's clock is not synchronized; if it is behind, packets made before now stay good. \
              Set it, and run this again."
         ),
         None => {
-            eprintln!("spa-server: whether this machine's clock is right is not known here; make sure of it")
+            say!("spa-server: whether this machine's clock is right is not known here; make sure of it")
         }
     }
     let now = clock::now().wall;
     let floor = now.saturating_add(u64::try_from(config.max_age.as_nanos()).unwrap_or(u64::MAX));
     let path = config.state_dir.join(warden::RECORD);
     let journal = Journal::recover(&path, floor).map_err(|error| Failure::new(Exit::Io, error))?;
-    eprintln!(
+    say!(
         "recovered {}: {} clients on record; no packet made before {} s from now is accepted",
         path.display(),
         journal.content().clients().count(),

@@ -41,8 +41,9 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Unprotect => lifecycle::unprotect(path),
         Command::Recover => lifecycle::recover(&Config::load(path)?),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "spa-server", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new(); // generate panics where it cannot write
+            clap_complete::generate(shell, &mut Cli::command(), "spa-server", &mut script);
+            print(String::from_utf8_lossy(&script).trim_end())
         }
         Command::Man => man(),
         Command::Verifier => verifier::run(),

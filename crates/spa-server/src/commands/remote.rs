@@ -5,6 +5,7 @@ use crate::cli::Revoke;
 use crate::config::Config;
 use crate::control::{GrantView, Request, ask};
 use crate::error::{Exit, Failure, Outcome};
+use crate::log::say;
 
 fn views(value: &serde_json::Value) -> Outcome<Vec<GrantView>> {
     serde::Deserialize::deserialize(value).map_err(|error: serde_json::Error| {
@@ -34,7 +35,7 @@ pub fn grants(config: &Config, as_json: bool) -> Outcome {
     }
     let views = views(&answer)?;
     if views.is_empty() {
-        eprintln!("nothing is open");
+        say!("nothing is open");
     }
     print_views(&views)
 }
@@ -51,7 +52,7 @@ pub fn revoke(config: &Config, options: &Revoke) -> Outcome {
         return print_json(&answer);
     }
     let views = views(&answer)?;
-    eprintln!("{} closed; connections that are established go on", views.len());
+    say!("{} closed; connections that are established go on", views.len());
     print_views(&views)
 }
 
@@ -66,10 +67,11 @@ pub fn status(config: &Config, as_json: bool) -> Outcome {
         other => other.to_string(),
     };
     print(&format!("spa-server {}, pid {}, up {} s", text("version"), text("pid"), text("uptime")))?;
-    print(&format!("firewall   {}: {}", text("firewall"), text("state")))?;
-    if !answer["trouble"].is_null() {
-        print(&format!("trouble    {}", text("trouble")))?;
+    print(&format!("state      {}", text("state")))?;
+    for trouble in answer["trouble"].as_array().into_iter().flatten() {
+        print(&format!("trouble    {}", trouble.as_str().unwrap_or_default()))?;
     }
+    print(&format!("firewall   {}", text("firewall")))?;
     if !answer["confirm-within"].is_null() {
         print(&format!(
             "waiting for `spa-server confirm` or a valid knock: {} s left",
@@ -90,14 +92,14 @@ pub fn status(config: &Config, as_json: bool) -> Outcome {
 /// Has the daemon read everything anew.
 pub fn reload(config: &Config) -> Outcome {
     ask(&config.state_dir, &Request::Reload)?;
-    eprintln!("reloaded");
+    say!("reloaded");
     Ok(())
 }
 
 /// Keeps what `run --confirm` laid.
 pub fn confirm(config: &Config) -> Outcome {
     let was_waiting = ask(&config.state_dir, &Request::Confirm)?;
-    eprintln!(
+    say!(
         "{}",
         if was_waiting == true { "confirmed: protection stays" } else { "there was nothing to confirm" }
     );

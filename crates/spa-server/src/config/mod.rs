@@ -105,7 +105,9 @@ impl Config {
     /// # Errors
     /// As [`Self::load`].
     pub fn load_last_good(state_dir: &Path) -> Outcome<Self> {
+        // Its relative paths are those of the file that it is a copy of.
         Self::load(&state_dir.join(LAST_GOOD))
+            .map(|config| Self { state_dir: state_dir.to_owned(), ..config })
     }
 
     /// All defaults, as if the file were there and empty.

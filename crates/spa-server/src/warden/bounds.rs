@@ -18,6 +18,15 @@ impl<const N: usize> PerMinute<N> {
         self.0.len() < N
     }
 
+    /// Whether it may be done now; then it counts as done.
+    pub fn take(&mut self, now: Duration) -> bool {
+        let room = self.has_room(now);
+        if room {
+            self.note(now);
+        }
+        room
+    }
+
     /// It was done.
     pub fn note(&mut self, now: Duration) {
         if self.0.len() == N {

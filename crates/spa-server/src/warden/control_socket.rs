@@ -97,7 +97,7 @@ async fn answer(stream: UnixStream, orders: &mpsc::Sender<Order>) -> std::io::Re
             orders.send(Order { request, reply }).await.map_err(|_| gone(()))?;
             response.await.map_err(|_| gone(()))?
         }
-        Err(error) => Response::Error(format!("malformed request: {error}")),
+        Err(error) => Response::error(&Failure::new(Exit::Usage, format_args!("malformed request: {error}"))),
     };
     let mut bytes = serde_json::to_vec(&response)?;
     bytes.push(b'\n');

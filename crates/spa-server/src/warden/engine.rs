@@ -106,7 +106,11 @@ pub struct EngineStatus {
     /// The firewall driver.
     pub driver: String,
     /// What is wrong, if anything.
-    pub degraded: Option<String>,
+    pub trouble: Vec<String>,
+    /// Knocks that went to an address of another host.
+    pub misdirected: u64,
+    /// Knocks that could not be recorded.
+    pub unrecorded: u64,
     /// Open grants.
     pub grants: usize,
     /// Knocks that were granted, and refusals by reason.
@@ -141,6 +145,9 @@ pub struct Engine {
     retry_at: Option<Duration>,
     repairs: PerMinute<MAX_REPAIRS>,
     jump_moves: PerMinute<MAX_JUMP_MOVES>,
+    /// Knocks that went to an address of another host, and knocks that could not be recorded.
+    misdirected: u64,
+    unrecorded: u64,
     addresses: Vec<IpAddr>,
     addresses_read: Option<Instant>,
     dry_run: bool,
@@ -184,6 +191,8 @@ impl Engine {
             retry_at: None,
             repairs: PerMinute::default(),
             jump_moves: PerMinute::default(),
+            misdirected: 0,
+            unrecorded: 0,
             addresses: Vec::new(),
             addresses_read: None,
             dry_run,
@@ -233,7 +242,8 @@ impl Engine {
             while let Some(command) = next.take() {
                 match command {
                     Command::Knock(first) => next = self.knocks(*first, commands),
-                    Command::Stop => return,
+                    // Who stops what nobody has confirmed wants it gone.
+                    Command::Stop => return self.give_up(),
                     other => self.follow(other),
                 }
             }
@@ -302,6 +312,7 @@ impl Engine {
     fn judge(&mut self, now: Now, arrival: Arrival) -> Option<(Accepted, Instant)> {
         if !self.addresses.contains(&arrival.destination) {
             // Only routed through this host: for another server, or astray.
+            self.misdirected += 1;
             events::not_ours(&self.name_of(&arrival.client), arrival.source, arrival.destination);
             return None;
         }
@@ -317,6 +328,7 @@ impl Engine {
                 None
             }
             None => {
+                self.unrecorded += 1;
                 events::record_broken(&self.name_of(&arrival.client), arrival.source);
                 None
             }
@@ -326,6 +338,7 @@ impl Engine {
     fn grant(&mut self, accepted: Vec<(Accepted, Instant)>) {
         let records: Vec<_> = accepted.iter().map(|(accepted, _)| accepted.record()).collect();
         if let Err(error) = self.record.append(&records) {
+            self.unrecorded += accepted.len() as u64;
             events::record_failed(&error);
             return;
         }
@@ -492,7 +505,9 @@ impl Engine {
         let left = |provisional: &Provisional| provisional.deadline.saturating_sub(clock::boot()).as_secs();
         EngineStatus {
             driver: self.enforcer.name(),
-            degraded: self.degraded.clone().or_else(|| self.record.trouble()),
+            trouble: self.degraded.clone().into_iter().chain(self.record.trouble()).collect(),
+            misdirected: self.misdirected,
+            unrecorded: self.unrecorded,
             grants: self.wanted.grants.len(),
             counters: self.counters,
             confirm_within: self.provisional.as_ref().map(left),
@@ -538,7 +553,7 @@ impl Engine {
         self.enforcer.allow_moving_jump(self.jump_moves.has_room(now));
         match self.enforcer.enforce(&self.wanted) {
             Ok(report) => {
-                events::written(&report);
+                events::written(&report, self.degraded.as_deref());
                 if report.jump_moved {
                     self.jump_moves.note(now);
                 }

@@ -122,11 +122,11 @@ pub const JUMP_BEHIND: &str = "a rule that can accept a protected port stands be
                                ours is moved: protection may be void; see `iptables -S INPUT`";
 
 /// What the firewall's report has that a person should know.
-pub fn written(report: &Report) {
+pub fn written(report: &Report, degraded: Option<&str>) {
     if report.jump_moved {
         warn!("a rule that could accept a protected port stood before ours; ours is first again");
     }
-    if report.jump_behind {
+    if report.jump_behind && degraded != Some(JUMP_BEHIND) {
         error!("{JUMP_BEHIND}");
     }
     for key in &report.unreachable {

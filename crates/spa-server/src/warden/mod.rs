@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::engine::keep_connections;
 
+use self::bounds::PerMinute;
 use self::changes::Watch;
 use self::control_socket::{ControlSocket, Order};
 use self::engine::{Arrival, Command, Engine, EngineSettings, Published};
@@ -41,6 +42,11 @@ pub const RECORD: &str = "replay";
 /// A verifier that ends is started again, but not more often than this many times in [`RESTART_WINDOW`].
 const MAX_RESTARTS: usize = 5;
 const RESTART_WINDOW: Duration = Duration::from_secs(60);
+/// Lines a minute about packets with a wrong clock, and about packets that their client did not make.
+const MAX_SKEW_LINES: usize = 6;
+const MAX_FORGERY_LINES: usize = 30;
+/// Look-ups of the interfaces a minute that the verifier can cause.
+const MAX_LOOKUPS: usize = 30;
 /// How long `status` waits for the verifier's counts.
 const COUNTS_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -82,6 +88,9 @@ async fn serve(config: Config, options: &Run) -> Outcome {
         started: Instant::now(),
         ready: false,
         dry_run: options.dry_run,
+        skews: PerMinute::default(),
+        lookups: PerMinute::default(),
+        forgeries: PerMinute::default(),
     };
     let result = warden.work(control, published).await;
     let _ = warden.commands.send(Command::Stop); // it may have ended by itself
@@ -121,6 +130,9 @@ struct Warden {
     started: Instant,
     ready: bool,
     dry_run: bool,
+    skews: PerMinute<MAX_SKEW_LINES>,
+    lookups: PerMinute<MAX_LOOKUPS>,
+    forgeries: PerMinute<MAX_FORGERY_LINES>,
 }
 
 struct Signals {
@@ -224,9 +236,17 @@ impl Warden {
                 }
             }
             FromVerifier::Candidate(handover) => self.open(*handover),
-            FromVerifier::Skew { source, seconds } => events::skew(source, seconds),
+            // The verifier bounds these itself; one that was taken over would not.
+            FromVerifier::Skew { source, seconds } => {
+                if self.skews.take(clock::boot()) {
+                    events::skew(source, seconds);
+                }
+            }
             FromVerifier::Counts(counts) => self.counted(counts),
             FromVerifier::StaleInterfaces => {
+                if !self.lookups.take(clock::boot()) {
+                    return Ok(());
+                }
                 if let Err(error) = self.verifier.resolve_interfaces(&self.captures).await {
                     tracing::warn!(%error, "cannot look up the interfaces");
                 }
@@ -250,7 +270,11 @@ impl Warden {
                     Arrival { client: candidate.client, source, destination, knock, at: Instant::now() };
                 self.tell(Command::Knock(Box::new(arrival)));
             }
-            Err(refusal) => events::refused(&candidate.client.to_string(), source, refusal),
+            Err(refusal) => {
+                if self.forgeries.take(clock::boot()) {
+                    events::refused(&candidate.client.to_string(), source, refusal);
+                }
+            }
         }
     }
 
@@ -270,7 +294,7 @@ impl Warden {
         self.restarts.retain(|at| at.elapsed() < RESTART_WINDOW);
         if self.restarts.len() == MAX_RESTARTS {
             let what = format_args!(
-                "the verifier ended {MAX_RESTARTS} times in a minute, at last with {how}; protection stays"
+                "the verifier ended again after {MAX_RESTARTS} restarts in a minute, with {how}; protection stays"
             );
             return Err(Failure::new(Exit::Software, what));
         }
@@ -320,7 +344,10 @@ impl Warden {
                 self.verifier = verifier;
             }
             None => {
-                if self.verifier.configure(&settings.verifier).await.is_err() {
+                let told = self.verifier.configure(&settings.verifier).await;
+                // An interface may have been renamed.
+                let resolved = self.verifier.resolve_interfaces(&self.captures).await;
+                if told.is_err() || resolved.is_err() {
                     self.verifier =
                         VerifierProcess::start(&settings.config, &settings.verifier, &self.captures).await?;
                 }
@@ -340,7 +367,7 @@ impl Warden {
             Request::Reload => self.reload().await.map(|()| serde_json::Value::Null),
             Request::Confirm => self.ask(Command::Confirm).await.and_then(|confirmed| json(&confirmed?)),
         };
-        let response = answer.map_or_else(|failure| Response::Error(failure.to_string()), Response::Ok);
+        let response = answer.map_or_else(|failure| Response::error(&failure), Response::Ok);
         let _ = reply.send(response); // who asked may have gone
     }
 
@@ -375,7 +402,7 @@ impl Warden {
         let engine = self.ask(Command::Status).await?;
         let mut counts = self.counts_before;
         counts.add(&self.counts);
-        let refused: serde_json::Map<String, serde_json::Value> = spa_gate::Reason::ALL
+        let mut refused: serde_json::Map<String, serde_json::Value> = spa_gate::Reason::ALL
             .into_iter()
             .map(|reason| {
                 let count = counts.refused(reason)
@@ -384,14 +411,16 @@ impl Warden {
                 (reason.name().to_owned(), count.into())
             })
             .collect();
+        refused.insert("destination".to_owned(), engine.misdirected.into());
+        refused.insert("record".to_owned(), engine.unrecorded.into());
         Ok(serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
             "uptime": self.started.elapsed().as_secs(),
             "port": self.settings.config.port,
             "firewall": engine.driver,
-            "state": if engine.degraded.is_some() { "degraded" } else { "ok" },
-            "trouble": engine.degraded,
+            "state": if engine.trouble.is_empty() { "ok" } else { "degraded" },
+            "trouble": engine.trouble,
             "confirm-within": engine.confirm_within,
             "clients": engine.clients,
             "grants": engine.grants,

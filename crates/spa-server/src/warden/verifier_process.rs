@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use spa_capture::{Capture, Family, Interfaces};
 use spa_gate::Outcome as Settlement;
@@ -21,6 +22,9 @@ use crate::reactor;
 const DEFAULT_USER: &str = "spa";
 /// The user `nobody` of Debian and others, where there is no user of our own.
 const NOBODY: u32 = 65_534;
+
+/// How long a verifier has to end by itself.
+const END_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The capture sockets. The warden keeps them, so a verifier that is started anew misses nothing.
 pub struct Captures {
@@ -132,10 +136,22 @@ impl VerifierProcess {
         self.link.async_io(Interest::READABLE, Link::receive_from_verifier).await
     }
 
-    /// Ends it, and says how it ended.
+    /// Ends it, and says how it ended. It ends by itself when the link is shut, and is killed where it does not.
     pub fn end(&mut self) -> String {
-        let _ = self.child.kill(); // it may have ended already
-        self.child.wait().map_or_else(|error| error.to_string(), describe)
+        let _ = rustix::net::shutdown(self.link.get_ref(), rustix::net::Shutdown::Both); // it may be gone already
+        let deadline = Instant::now() + END_TIMEOUT;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return describe(status),
+                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
+                Ok(None) => break,
+                Err(error) => return error.to_string(),
+            }
+        }
+        match self.child.kill() {
+            Ok(()) => self.child.wait().map_or_else(|error| error.to_string(), describe),
+            Err(error) => format!("cannot be killed: {error}"),
+        }
     }
 }
 
