@@ -8,7 +8,7 @@ use spa_proto::{Endpoint, Protocol};
 use crate::driver::Firewall;
 use crate::error::Error;
 use crate::kernel::{Counters, Kernel, LAST_SECOND, Span};
-use crate::model::{Family, GrantKey, Lifetime, Wanted};
+use crate::model::{Family, GrantKey, Lifetime, Protection, Wanted};
 use crate::plan::{JumpPlan, Plan, reconcile, reconcile_grants};
 
 /// How often a difference is written again before it is an error.
@@ -45,13 +45,15 @@ pub struct Enforcer {
     driver: Box<dyn Firewall>,
     /// What was read last, while nothing says that it is stale.
     known: Option<Kernel>,
+    /// The protection that stood after the last success.
+    laid: Option<Protection>,
     may_move_jump: bool,
 }
 
 impl Enforcer {
     /// Nothing is read yet.
     pub fn new(driver: Box<dyn Firewall>) -> Self {
-        Self { driver, known: None, may_move_jump: true }
+        Self { driver, known: None, laid: None, may_move_jump: true }
     }
 
     /// The driver's name.
@@ -90,9 +92,10 @@ impl Enforcer {
         self.settle(wanted, None)
     }
 
-    /// As [`Self::enforce`], where since its last success only these grants were added, changed or removed in
-    /// `wanted`. With a driver that keeps grants in sets, only they are compared, written and read back, so the cost
-    /// does not grow with the other grants; otherwise it is the same as `enforce`.
+    /// As [`Self::enforce`], where of the grants only these were added, changed or removed in `wanted` since the last
+    /// success. With a driver that keeps grants in sets, only they are compared, written and read back, so the cost
+    /// does not grow with the others. In all other cases everything is compared: grants kept as rules, another
+    /// protection, a failure or another reading of the firewall since then.
     ///
     /// # Errors
     /// As [`Self::enforce`].
@@ -105,8 +108,8 @@ impl Enforcer {
             Some(kernel) => (kernel, false),
             None => (self.driver.read()?, true),
         };
-        if fresh {
-            changed = None; // nothing is known of the others
+        if fresh || self.laid != wanted.protection {
+            changed = None; // the others may not stand
         }
         check(wanted, &kernel)?;
         let mut report = Report::default();
@@ -120,6 +123,9 @@ impl Enforcer {
                 report.jump_behind = jump_behind;
                 report.unreachable = unreachable(wanted, &kernel);
                 self.known = Some(kernel);
+                if self.laid != wanted.protection {
+                    self.laid.clone_from(&wanted.protection);
+                }
                 return Ok(report);
             }
             if !fresh && (plan.v4.rewrites() || plan.v6.rewrites()) {
@@ -198,7 +204,7 @@ impl Enforcer {
                 *kept = lifetime;
             }
         }
-        self.known = Some(kernel);
+        (self.known, self.laid) = (Some(kernel), None);
         Ok(adopted.into_iter().collect())
     }
 
@@ -214,7 +220,7 @@ impl Enforcer {
             counters,
         };
         let grants = kernel.grants().map(status).collect();
-        self.known = Some(kernel);
+        (self.known, self.laid) = (Some(kernel), None);
         Ok(grants)
     }
 

@@ -207,6 +207,41 @@ proptest! {
     }
 
     #[test]
+    fn with_sets_only_what_changed_need_be_named(
+        wishes in prop::collection::vec((wanteds(), any::<bool>()), 1..6),
+        faults in prop::collection::vec(prop::option::of(prop::sample::select(
+            vec![Fault::Refuse, Fault::Lie, Fault::Stutter])), 0..2),
+    ) {
+        let memory = Arc::new(Mutex::new(Memory { faults: faults.into(), ..Memory::with_sets() }));
+        let mut enforcer = Enforcer::new(Box::new(memory.clone()));
+        let mut before = BTreeMap::new();
+        for (mut wanted, look) in wishes {
+            for lifetime in wanted.grants.values_mut() {
+                lifetime.until += Duration::from_secs(1 << 31); // nothing has ended
+            }
+            let changed: BTreeSet<_> = before.keys().chain(wanted.grants.keys()).cloned().collect();
+            let changed: Vec<_> =
+                changed.into_iter().filter(|key| before.get(key) != wanted.grants.get(key)).collect();
+            enforcer.enforce_grants(&wanted, &changed).expect("fewer faults than tries");
+            let kernel = memory.lock().expect("not poisoned").kernel.clone();
+            prop_assert!(reconcile(&wanted, &kernel, SystemTime::now()).is_empty());
+            let standing: BTreeMap<_, _> =
+                kernel.grants().map(|(key, lifetime, _)| (key.clone(), lifetime)).collect();
+            prop_assert_eq!(standing, if wanted.protection.is_some() { wanted.grants.clone() } else { BTreeMap::new() });
+            for elements in [&kernel.v4, &kernel.v6].map(|state| state.elements.as_ref().expect("sets")) {
+                for (opening, open) in &elements.openings {
+                    let owners = elements.owners.iter().filter(|(key, _)| key.opening() == *opening);
+                    prop_assert_eq!(owners.map(|(_, lifetime)| lifetime.until).max(), Some(open.until));
+                }
+            }
+            if look {
+                enforcer.grants().expect("they are read");
+            }
+            before = wanted.grants;
+        }
+    }
+
+    #[test]
     fn a_span_never_closes_early_and_less_than_a_second_late(lifetime in lifetimes()) {
         let span = Span::of(&lifetime);
         let closes = UNIX_EPOCH + Duration::from_secs(span.stop + 1);

@@ -43,6 +43,7 @@ mod write;
 
 use std::collections::BTreeSet;
 use std::io;
+use std::time::SystemTime;
 
 use rustix::net::netlink;
 
@@ -196,10 +197,15 @@ impl Firewall for Nftables {
             return self.commit(write::removal(self.takes));
         }
         let standing = if self.intact { Some(&self.astray) } else { None };
-        for transaction in write::transactions(plan, (self.takes, self.makes), self.counts, standing) {
-            self.commit(transaction)?;
+        let flags = if self.intact { self.takes } else { self.makes };
+        // Hundreds of grants take several transactions, and so long that each counts its time-outs from its own time.
+        let mut first = Some(write::chains(plan, (self.takes, self.makes), self.counts, standing));
+        for (family, piece) in write::pieces(plan) {
+            let mut steps = first.take().unwrap_or_else(|| vec![write::take_over(flags)]);
+            steps.extend(write::change(family, &piece, self.counts, SystemTime::now()));
+            self.commit(steps)?;
         }
-        Ok(())
+        first.map_or(Ok(()), |steps| self.commit(steps))
     }
 
     fn hold(&mut self) -> Result<(), Error> {

@@ -117,11 +117,12 @@ impl Nftables {
     }
 
     fn dump_rules(&mut self, chain: &str) -> Result<Vec<Vec<u8>>, Error> {
-        self.dump("reading rules", || {
+        let rules = self.dump("reading rules", || {
             write::request(message::GET_RULE, DUMP)
                 .attribute(rule::TABLE, &zero_ended(TABLE))
                 .attribute(rule::CHAIN, &zero_ended(chain))
-        })
+        })?;
+        Ok(rules.into_iter().map(|(_, rule)| rule).collect())
     }
 
     /// The grants of a family; `None` if there are elements that are none.
@@ -144,11 +145,10 @@ impl Nftables {
     ) -> Result<Option<Vec<T>>, Error> {
         let lists =
             self.dump("reading a set", || write::place(write::request(message::GET_ELEMENT, DUMP), set))?;
-        let now = SystemTime::now();
         let mut found = Some(Vec::new());
-        for list in &lists {
+        for (now, list) in &lists {
             for element in list_of(list).ok_or_else(malformed)? {
-                found = found.zip(read(element, now)).map(|(mut all, one)| {
+                found = found.zip(read(element, *now)).map(|(mut all, one)| {
                     all.push(one);
                     all
                 });
@@ -204,13 +204,18 @@ impl Nftables {
         }
     }
 
-    /// All answers; none if what is asked for is not there.
-    fn dump(&mut self, doing: &'static str, request: impl Fn() -> Request) -> Result<Vec<Vec<u8>>, Error> {
+    /// All answers and when each came, for a long list takes its time; none if what is asked for is not there.
+    fn dump(
+        &mut self,
+        doing: &'static str,
+        request: impl Fn() -> Request,
+    ) -> Result<Vec<(SystemTime, Vec<u8>)>, Error> {
         let mut left = DUMP_ATTEMPTS;
         loop {
             left -= 1;
             let mut found = Vec::new();
-            match self.socket.request(request(), |payload| found.push(payload.to_vec())) {
+            match self.socket.request(request(), |payload| found.push((SystemTime::now(), payload.to_vec())))
+            {
                 Ok(()) => return Ok(found),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted && left > 0 => {}

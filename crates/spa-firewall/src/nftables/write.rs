@@ -38,18 +38,16 @@ pub fn removal(flags: u32) -> Vec<Step> {
     vec![take_over(flags), remove_table()]
 }
 
-/// The plan as a row of transactions; one if it is not for hundreds of grants. Each leaves nothing open longer than
-/// either the state before or the plan says: what closes comes first.
+/// Everything but the elements.
 ///
-/// The flags are those that take over the table as it stands, and those that it is made with. `standing` is `None` if the table is missing or not as we make it; otherwise it has the families whose sets hold
-/// what does not belong there.
-pub fn transactions(
+/// The flags are those that take over the table as it stands, and those that it is made with. `standing` is `None` if
+/// the table is missing or not as we make it; otherwise it has the families whose sets hold what does not belong there.
+pub fn chains(
     plan: &Plan,
     (takes, makes): (u32, u32),
     counts: bool,
     standing: Option<&BTreeSet<Family>>,
-) -> Vec<Vec<Step>> {
-    let now = SystemTime::now();
+) -> Vec<Step> {
     let mut first = vec![take_over(takes)];
     let fills =
         Family::BOTH.into_iter().any(|family| matches!(plan.family(family).chain, ChainPlan::Fill(_)));
@@ -65,19 +63,14 @@ pub fn transactions(
             first.extend(fill(family, rules));
         }
     }
-    let pieces = Family::BOTH.into_iter().flat_map(|family| {
+    first
+}
+
+/// The changes to the sets, in parts that each fit one transaction. What closes comes first.
+pub fn pieces(plan: &Plan) -> impl Iterator<Item = (Family, ElementPlan)> {
+    Family::BOTH.into_iter().flat_map(|family| {
         pieces_of(&plan.family(family).elements).into_iter().map(move |piece| (family, piece))
-    });
-    let mut transactions = vec![first];
-    for (number, (family, piece)) in pieces.enumerate() {
-        if number > 0 {
-            transactions.push(vec![take_over(if standing.is_some() { takes } else { makes })]);
-        }
-        if let Some(last) = transactions.last_mut() {
-            last.extend(change(family, &piece, counts, now));
-        }
-    }
-    transactions
+    })
 }
 
 fn make_table(name: &str, flags: u32) -> Request {
@@ -198,10 +191,12 @@ fn pieces_of(plan: &ElementPlan) -> Vec<ElementPlan> {
     pieces
 }
 
+/// The changes to the sets of a family, as of `now`.
+///
 /// What goes is first added, which succeeds whether it is there or not, and then deleted: it may have ended by itself
 /// meanwhile, and deleting what is not there would fail. Deleting and adding is also how a time-out is set anew on
 /// every kernel; adding alone does so only on newer ones.
-fn change(family: Family, plan: &ElementPlan, counts: bool, now: SystemTime) -> Vec<Step> {
+pub fn change(family: Family, plan: &ElementPlan, counts: bool, now: SystemTime) -> Vec<Step> {
     let Names { openings, owners, .. } = Names::of(family);
     let close: Vec<_> = plan.close.iter().map(elements::opening_key).collect();
     let remove: Vec<_> = plan.remove.iter().map(elements::owner_key).collect();
