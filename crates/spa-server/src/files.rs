@@ -154,6 +154,14 @@ pub fn make_private_directory(path: &Path) -> Outcome {
     use std::os::unix::fs::DirBuilderExt as _;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| Failure::io("cannot make", path, &error))?;
+    check_private_directory(path)
+}
+
+/// Whether nobody else can put files there.
+///
+/// # Errors
+/// Where it is someone else's, writable by others, or no directory.
+pub fn check_private_directory(path: &Path) -> Outcome {
     let meta = rustix::fs::stat(path).map_err(|error| Failure::io("cannot look at", path, &error.into()))?;
     check(path, meta.st_uid, meta.st_mode, WRITABLE_BY_OTHERS, "chmod go-w")
 }

@@ -147,24 +147,20 @@ impl Journal {
         Self::write_anew(path, content)
     }
 
+    /// Reads the record and changes nothing; a torn last frame is no error.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn verify(path: &Path) -> Result<(), JournalError> {
+        let bytes = std::fs::read(path).map_err(|error| JournalError::Io(path.to_owned(), error))?;
+        read(path, &bytes).map(|_| ())
+    }
+
     fn load(path: &Path, mut file: File, start: u64) -> Result<Self, JournalError> {
-        let failed = |error| JournalError::Io(path.to_owned(), error);
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(failed)?;
-        if bytes.len() < HEADER.len() || bytes[..HEADER.len()] != HEADER[..] {
-            return Err(JournalError::NotAJournal(path.to_owned()));
-        }
-        let mut content = Content::default();
-        let mut end = HEADER.len();
-        while let Some(body) = frame(&bytes[end..]) {
-            read_records(body, &mut content);
-            end += FRAME_HEADER + body.len();
-        }
+        file.read_to_end(&mut bytes).map_err(|error| JournalError::Io(path.to_owned(), error))?;
+        let (mut content, end) = read(path, &bytes)?;
         if end < bytes.len() {
-            // One frame at most is written but not synced, and it is the last. Damage before a good frame is another thing.
-            if (end + 1..bytes.len()).any(|at| frame(&bytes[at..]).is_some()) {
-                return Err(JournalError::Corrupt(path.to_owned(), end as u64));
-            }
             content.note(EVERYONE, start);
             return Self::write_anew(path, content);
         }
@@ -228,6 +224,24 @@ impl Journal {
     pub fn content(&self) -> &Content {
         &self.content
     }
+}
+
+/// What good frames say, and where they end.
+fn read(path: &Path, bytes: &[u8]) -> Result<(Content, usize), JournalError> {
+    if bytes.len() < HEADER.len() || bytes[..HEADER.len()] != HEADER[..] {
+        return Err(JournalError::NotAJournal(path.to_owned()));
+    }
+    let mut content = Content::default();
+    let mut end = HEADER.len();
+    while let Some(body) = frame(&bytes[end..]) {
+        read_records(body, &mut content);
+        end += FRAME_HEADER + body.len();
+    }
+    // One frame at most is written but not synced, and it is the last. Damage before a good frame is another thing.
+    if (end + 1..bytes.len()).any(|at| frame(&bytes[at..]).is_some()) {
+        return Err(JournalError::Corrupt(path.to_owned(), end as u64));
+    }
+    Ok((content, end))
 }
 
 fn encode(records: &[([u8; 32], u64)]) -> Vec<u8> {

@@ -1,6 +1,8 @@
 //! One writer: whoever changes the firewall holds the lock of the state directory.
 
 use std::fs::File;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,36 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Held until it is dropped, or the process ends, however it ends.
 pub struct Lock(#[expect(dead_code, reason = "held for its descriptor")] File);
+
+/// The abstract address, which belongs to the network namespace, of the one daemon that may run there.
+const ONLY_DAEMON: &str = "spa-server";
+
+/// Two daemons in one network namespace would undo each other's rules. Any local user can take an abstract address, so
+/// one that is not root's (or ours) is no reason not to start.
+///
+/// # Errors
+/// [`Exit::Unavailable`] where another daemon runs, whatever its state directory.
+pub fn only_daemon() -> Outcome<Option<UnixListener>> {
+    let failed = |error: std::io::Error| Failure::new(Exit::System, format_args!("abstract socket: {error}"));
+    let address = SocketAddr::from_abstract_name(ONLY_DAEMON).map_err(failed)?;
+    match UnixListener::bind_addr(&address) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => Err(failed(error)),
+        Err(_) => {
+            let holder = UnixStream::connect_addr(&address).ok();
+            let holder = holder.and_then(|stream| rustix::net::sockopt::socket_peercred(&stream).ok());
+            match holder {
+                Some(holder) if holder.uid.is_root() || holder.uid == rustix::process::geteuid() => {
+                    let pid = holder.pid.as_raw_nonzero();
+                    let what = format_args!("another spa-server runs in this network namespace (pid {pid})");
+                    Err(Failure::new(Exit::Unavailable, what)
+                        .hint("one daemon protects all services of a host"))
+                }
+                _ => Ok(None),
+            }
+        }
+    }
+}
 
 /// Takes the lock. Waits a moment: a child of a daemon that was killed holds it until it has begun its own program.
 ///

@@ -7,8 +7,8 @@ use spa_firewall::survey::Severity;
 use super::{print, print_json};
 use crate::config::Config;
 use crate::error::{Exit, Failure, Outcome};
-use crate::firewall;
 use crate::warden::settings::Settings;
+use crate::{files, firewall, warden};
 
 /// Checks the configuration, the keys, the clients and the firewall.
 pub fn run(path: &Path, as_json: bool) -> Outcome {
@@ -35,12 +35,24 @@ pub fn run(path: &Path, as_json: bool) -> Outcome {
     } else {
         0
     };
+    problems.extend(look_at_state(&config).err());
+    problems.extend(warden::user(&config).err());
     look_at_firewall(&config, &mut problems, &mut notes);
     report(&config, clients, &problems, &notes, as_json)?;
     problems
         .into_iter()
         .next()
         .map_or(Ok(()), |failure| Err(Failure::new(failure.exit, "check failed; the problems are above")))
+}
+
+/// The state directory and the record, as far as they are there: `run` makes what is missing.
+fn look_at_state(config: &Config) -> Outcome {
+    if !config.state_dir.exists() {
+        return Ok(());
+    }
+    files::check_private_directory(&config.state_dir)?;
+    let record = config.state_dir.join(warden::RECORD);
+    if record.exists() { warden::Record::verify(&record) } else { Ok(()) }
 }
 
 fn look_at_firewall(config: &Config, problems: &mut Vec<Failure>, notes: &mut Vec<String>) {

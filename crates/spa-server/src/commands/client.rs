@@ -141,7 +141,15 @@ pub fn remove(config: &Config, name: &ClientName) -> Outcome {
         }
     }
     say!("removed {name}");
-    reload_if_running(config)
+    reload_if_running(config).map_err(|failure| {
+        // Some other file is wrong, so the daemon goes on with what it knew. At least nothing of it stays open.
+        let all_of_it = Request::Revoke { client: Some(name.to_string()), source: None, endpoint: None };
+        let revoked =
+            control::ask(&config.state_dir, &all_of_it).map_or("could not be revoked", |_| "are revoked");
+        Failure::new(failure.exit, failure).hint(format_args!(
+            "the grants of {name} {revoked}, but it is let in until `spa-server reload` succeeds"
+        ))
+    })
 }
 
 /// Lists the clients.

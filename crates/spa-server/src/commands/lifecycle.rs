@@ -1,6 +1,6 @@
 //! The commands that work without the daemon: `protect`, `unprotect`, `recover`.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -35,13 +35,12 @@ pub fn protect(path: &Path) -> Outcome {
     }
     let _lock = lock::exclusive(&config.state_dir)?;
     let mut enforcer = Enforcer::new(firewall::open(&config, false)?);
-    let is_first = enforcer.plan(&Wanted::default()).map_err(firewall_failure)?.is_empty();
-    if is_first {
-        warden::keep_connections(&config.endpoints())?;
-    }
+    let found = enforcer.adopt().map_err(firewall_failure)?;
+    let before = warden::standing(&mut enforcer, &config.state_dir, &found)?;
+    let kept = before.map_or_else(BTreeSet::new, |protection| protection.services);
+    warden::keep_connections(&(&config.endpoints() - &kept))?;
     let now = SystemTime::now();
-    let grants: BTreeMap<_, _> = enforcer.adopt().map_err(firewall_failure)?.into_iter().collect();
-    let grants = grants.into_iter().filter(|(_, lifetime)| lifetime.until > now).collect();
+    let grants = found.into_iter().filter(|(_, lifetime)| lifetime.until > now).collect();
     enforcer.enforce(&Wanted { protection: Some(config.protection()), grants }).map_err(firewall_failure)?;
     config.keep_as_last_good()?;
     say!("protected: {}", list(&config));
@@ -81,6 +80,7 @@ pub fn unprotect(path: &Path) -> Outcome {
     let _lock = if config.state_dir.is_dir() { Some(lock::exclusive(&config.state_dir)?) } else { None };
     let mut enforcer = Enforcer::new(firewall::open(&config, false)?);
     enforcer.remove_all().map_err(firewall_failure)?;
+    config.forget_last_good();
     say!("nothing of spa-server is left in the firewall");
     Ok(())
 }

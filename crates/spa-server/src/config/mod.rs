@@ -124,6 +124,11 @@ impl Config {
         )
     }
 
+    /// Nothing stands any more that it would be the description of.
+    pub fn forget_last_good(&self) {
+        let _ = std::fs::remove_file(self.state_dir.join(LAST_GOOD)); // it may never have been
+    }
+
     fn parse(path: &Path, text: String) -> Outcome<Self> {
         let raw: raw::ServerFile = from_toml(path, &text)?;
         let relative = |given: Option<PathBuf>, default: &str| {
@@ -221,7 +226,10 @@ impl Config {
                 for entry in entries {
                     let path =
                         entry.map_err(|error| Failure::io("cannot list", &self.clients_dir, &error))?.path();
-                    if path.extension().is_some_and(|extension| extension == "toml") {
+                    // What an editor or package manager leaves has another ending, or begins with a dot.
+                    let is_hidden =
+                        path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+                    if !is_hidden && path.extension().is_some_and(|extension| extension == "toml") {
                         paths.push(path);
                     }
                 }

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant, SystemTime};
 
-use spa_firewall::{Enforcer, GrantKey, Lifetime, Wanted};
+use spa_firewall::{Enforcer, GrantKey, Lifetime, Protection, Wanted};
 use spa_gate::{Accepted, Change, Counters, Ended, Judge, Lease, LeaseKey, Now, Refusal, Selector};
 use spa_proto::{ClientName, Endpoint, Knock, PublicKey};
 use tokio::sync::{oneshot, watch};
@@ -18,7 +19,7 @@ use super::{bounds::PerMinute, events, provisional::Provisional};
 use crate::clock;
 use crate::config::Config;
 use crate::control::GrantView;
-use crate::error::Outcome;
+use crate::error::{Exit, Failure, Outcome};
 
 /// Commands that wait for the engine. Only authenticated knocks and root fill it; more knocks are refused.
 pub const QUEUE: usize = 1_024;
@@ -173,13 +174,10 @@ impl Engine {
         let EngineSettings { config, judge } = settings;
         let mut judge = Judge::new(judge);
         judge.restore(record.floors(names.keys().copied()));
-        let is_first = enforcer.plan(&Wanted::default()).map_err(events::firewall_failure)?.is_empty();
-        let provisional = options.confirm.map(|within| {
-            // What worked last is what stands, if anything of ours does.
-            let before = Config::load_last_good(&config.state_dir).ok().filter(|_| !is_first);
-            Provisional::new(within, before.map(|config| config.protection()))
-        });
         let found = enforcer.adopt().map_err(events::firewall_failure)?;
+        let before = standing(&mut enforcer, &config.state_dir, &found)?;
+        let kept = before.as_ref().map_or_else(BTreeSet::new, |protection| protection.services.clone());
+        let provisional = options.confirm.map(|within| Provisional::new(within, before));
         let mut engine = Self {
             judge,
             record,
@@ -206,9 +204,10 @@ impl Engine {
         if let (Some(provisional), Some(protection)) = (&engine.provisional, &mut engine.wanted.protection) {
             protection.provisional_until = provisional.kernel_deadline();
         }
-        if is_first && !dry_run {
-            // Conntrack may know nothing yet of who is logged in now.
-            keep_connections(&engine.config.endpoints())?;
+        if !dry_run {
+            // Conntrack may know nothing yet of who is logged in now. Not for what was closed before: what was cut
+            // must not come back.
+            keep_connections(&(&engine.config.endpoints() - &kept))?;
         }
         engine.enforcer.enforce(&engine.wanted).map_err(events::firewall_failure)?;
         if engine.provisional.is_none() {
@@ -270,7 +269,7 @@ impl Engine {
                 let _ = reply.send(self.reload(*settings)); // who asked may have gone
             }
             Command::Revoke(selector, reply) => {
-                let _ = reply.send(self.revoke(&selector));
+                let _ = reply.send(self.revoke(&selector)); // as above
             }
             Command::Grants(reply) => {
                 let _ = reply.send(self.grants());
@@ -478,6 +477,12 @@ impl Engine {
     fn revoke(&mut self, selector: &Selector) -> Outcome<Vec<GrantView>> {
         let now = clock::now();
         let ended = self.judge.revoke(selector);
+        let unknown =
+            selector.client.as_ref().filter(|name| !self.names.values().any(|known| known == *name));
+        if let (Some(name), true) = (unknown, ended.is_empty()) {
+            return Err(Failure::new(Exit::Usage, format_args!("there is no client {name}"))
+                .hint("spa-server client list"));
+        }
         self.forget_ended(&ended);
         self.enforce();
         events::ended(&ended, self.not_written());
@@ -642,11 +647,31 @@ impl Engine {
     }
 }
 
+/// The protection that stands, with these grants: the one that worked last, if the firewall is just as it says.
+///
+/// # Errors
+/// Where the firewall cannot be read.
+pub fn standing(
+    enforcer: &mut Enforcer,
+    state_dir: &Path,
+    grants: &[(GrantKey, Lifetime)],
+) -> Outcome<Option<Protection>> {
+    let Ok(last_good) = Config::load_last_good(state_dir) else { return Ok(None) };
+    let protection = last_good.protection();
+    let as_it_says =
+        Wanted { protection: Some(protection.clone()), grants: grants.iter().cloned().collect() };
+    let plan = enforcer.plan(&as_it_says).map_err(events::firewall_failure)?;
+    Ok(plan.is_empty().then_some(protection))
+}
+
 /// Keeps the connections that conntrack may not know, before what they use is closed to others.
 ///
 /// # Errors
 /// Where conntrack cannot be told at all: then nothing is closed, lest the administrator be cut off.
 pub fn keep_connections(endpoints: &BTreeSet<Endpoint>) -> Outcome {
+    if endpoints.is_empty() {
+        return Ok(());
+    }
     let adopted = spa_firewall::conntrack::adopt_established(endpoints).map_err(events::firewall_failure)?;
     events::kept_connections(&adopted);
     Ok(())

@@ -19,13 +19,14 @@ use spa_firewall::Enforcer;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::engine::keep_connections;
+pub use self::engine::{keep_connections, standing};
+pub use self::record::Record;
+pub use self::verifier_process::user;
 
 use self::bounds::PerMinute;
 use self::changes::Watch;
 use self::control_socket::{ControlSocket, Order};
 use self::engine::{Arrival, Command, Engine, EngineSettings, Published};
-use self::record::Record;
 use self::settings::Settings;
 use self::verifier_process::{Captures, VerifierProcess};
 use crate::cli::Run;
@@ -65,6 +66,7 @@ async fn serve(config: Config, options: &Run) -> Outcome {
     privileges::limit()?;
     files::make_private_directory(&config.state_dir)?;
     let _lock = lock::exclusive(&config.state_dir)?;
+    let _only = lock::only_daemon()?;
     let settings = Settings::load(config)?;
     let captures = Captures::open(&settings.config)?;
     let (published_sender, published) = watch::channel(Published::default());
@@ -104,7 +106,7 @@ fn start_engine(settings: &Settings, options: &Run, published: watch::Sender<Pub
     let config = &settings.config;
     let record = match options.dry_run {
         true => Record::none(),
-        false => Record::open(&config.state_dir.join(RECORD), clock::now().wall)?,
+        false => Record::open(&config.state_dir.join(RECORD), floor_of_a_new_record(config))?,
     };
     let driver = firewall::open(config, options.dry_run)?;
     if !options.dry_run {
@@ -113,6 +115,17 @@ fn start_engine(settings: &Settings, options: &Run, published: watch::Sender<Pub
     let options =
         engine::Options { confirm: options.confirm.map(Seconds::duration), dry_run: options.dry_run };
     Engine::start(EngineSettings::of(settings), Enforcer::new(driver), record, options, published)
+}
+
+/// The floor of all where there is no record, Unix nanoseconds: now at the very first start. At a later one the record
+/// was lost, and with it perhaps packets that were dated ahead.
+fn floor_of_a_new_record(config: &Config) -> u64 {
+    let now = clock::now().wall;
+    if config.state_dir.join(RECORD).exists() || Config::load_last_good(&config.state_dir).is_err() {
+        return now;
+    }
+    tracing::warn!("the replay record is gone: no packet made before max-age from now is accepted");
+    now.saturating_add(u64::try_from(config.max_age.as_nanos()).unwrap_or(u64::MAX))
 }
 
 struct Warden {
@@ -248,7 +261,8 @@ impl Warden {
                     return Ok(());
                 }
                 if let Err(error) = self.verifier.resolve_interfaces(&self.captures).await {
-                    tracing::warn!(%error, "cannot look up the interfaces");
+                    tracing::warn!(%error, "the verifier was not told of the interfaces");
+                    self.restart_verifier().await?;
                 }
             }
         }
@@ -395,9 +409,11 @@ impl Warden {
     async fn status(&mut self) -> Outcome<serde_json::Value> {
         let (sender, counted) = oneshot::channel();
         self.counts_wanted.push(sender);
-        if self.verifier.ask_counts().await.is_ok() {
-            // The answer comes on the link, which only this task reads.
-            let _ = tokio::time::timeout(COUNTS_TIMEOUT, self.await_counts(counted)).await; // then with older counts
+        // The answer comes on the link, which only this task reads.
+        let asked = self.verifier.ask_counts().await.is_ok();
+        if !asked || tokio::time::timeout(COUNTS_TIMEOUT, self.await_counts(counted)).await.is_err() {
+            tracing::error!("the verifier does not answer");
+            self.restart_verifier().await?;
         }
         let engine = self.ask(Command::Status).await?;
         let mut counts = self.counts_before;

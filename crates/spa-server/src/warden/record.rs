@@ -17,6 +17,15 @@ pub struct Record {
     broken: Option<Broken>,
 }
 
+fn failure(error: JournalError) -> Failure {
+    match error {
+        JournalError::Io(..) => Failure::new(Exit::Io, error),
+        JournalError::Corrupt(..) | JournalError::NotAJournal(_) => Failure::new(Exit::Data, error).hint(
+            "spa-server recover: packets made until now plus max-age are refused, so that none is accepted twice",
+        ),
+    }
+}
+
 struct Broken {
     why: String,
     tried: Duration,
@@ -28,13 +37,16 @@ impl Record {
     /// # Errors
     /// Where it cannot be read or is damaged.
     pub fn open(path: &Path, start: u64) -> Outcome<Self> {
-        let journal = Journal::open(path, start).map_err(|error| match error {
-            JournalError::Io(..) => Failure::new(Exit::Io, error),
-            JournalError::Corrupt(..) | JournalError::NotAJournal(_) => Failure::new(Exit::Data, error).hint(
-                "spa-server recover: packets made until now plus max-age are refused, so that none is accepted twice",
-            ),
-        })?;
+        let journal = Journal::open(path, start).map_err(failure)?;
         Ok(Self { journal: Some(journal), broken: None })
+    }
+
+    /// Reads the record and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn verify(path: &Path) -> Outcome {
+        Journal::verify(path).map_err(failure)
     }
 
     /// Remembers nothing, for a dry run.

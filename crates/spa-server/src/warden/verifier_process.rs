@@ -23,6 +23,8 @@ const DEFAULT_USER: &str = "spa";
 /// The user `nobody` of Debian and others, where there is no user of our own.
 const NOBODY: u32 = 65_534;
 
+/// How long a verifier has to make room in its queue.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a verifier has to end by itself.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -111,7 +113,9 @@ impl VerifierProcess {
     }
 
     async fn send(&self, message: FromWarden) -> io::Result<()> {
-        self.link.async_io(Interest::WRITABLE, |link| link.send_to_verifier(&message)).await
+        let sent = self.link.async_io(Interest::WRITABLE, |link| link.send_to_verifier(&message));
+        // A verifier that is stuck, or taken over, must not hold up the warden.
+        tokio::time::timeout(SEND_TIMEOUT, sent).await?
     }
 
     /// Tells it what became of a candidate. Where its queue is full the word is lost, and it goes on refusing copies
@@ -168,14 +172,16 @@ impl Drop for VerifierProcess {
     }
 }
 
-struct User {
+/// Whom the verifier becomes.
+#[derive(Clone, Copy, Debug)]
+pub struct User {
     uid: u32,
     gid: u32,
 }
 
 /// Whom the verifier becomes: `server.user`, else `spa`, else `nobody`. `None` where this process is not root, or
 /// where that user is not mapped in its user namespace.
-fn user(config: &Config) -> Outcome<Option<User>> {
+pub fn user(config: &Config) -> Outcome<Option<User>> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }
