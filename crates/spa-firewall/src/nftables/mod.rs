@@ -23,8 +23,8 @@
 //! filters of others (0), so that none of them answers with a reject what ours drops in silence.
 //!
 //! **Time.** Each element has its own time-out, which the kernel counts in milliseconds: it closes at the moment, not
-//! at the next second, with or without a daemon, and setting the wall clock does not move it. It does not count while
-//! the machine is suspended. The comment of an element says which wall-clock time is meant, to the nanosecond; a
+//! at the next second, with or without a daemon, and setting the wall clock does not move it. It counts from when the
+//! request reaches it, so a busy machine may add what that takes. It does not count while the machine is suspended. The comment of an element says which wall-clock time is meant, to the nanosecond; a
 //! grant is not written again because the two drift apart a little. Provisional drops compare the wall clock.
 //!
 //! **Prefixes.** A grant is for one address, so there are no sets of prefixes; the networks in `except` are rules.
