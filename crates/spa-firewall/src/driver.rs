@@ -3,12 +3,12 @@
 use crate::error::Error;
 use crate::kernel::{FamilyState, Kernel};
 use crate::model::Family;
-use crate::plan::Plan;
+use crate::plan::{FamilyPlan, Plan};
 
 /// Reads and writes one kind of firewall. Drivers decide nothing: they read into [`Kernel`] and carry out a [`Plan`].
 ///
-/// A driver that keeps grants as set elements with their own time-outs reads them as [`crate::Rule::Grant`] between
-/// the rules of its chain, and one that hooks its own base chain reads that hook as a jump at position 1.
+/// A driver that keeps grants in sets reads them into [`crate::Elements`], and its chain has [`crate::Rule::Openings`]
+/// in their place; one that hooks its own base chain reads that hook as a jump at position 1.
 pub trait Firewall: Send {
     /// What it is called in messages: `iptables (nft)`, `memory`.
     fn name(&self) -> String;
@@ -25,6 +25,24 @@ pub trait Firewall: Send {
     /// # Errors
     /// If a family was refused. Success says only that the kernel was asked: read back and compare.
     fn apply(&mut self, plan: &Plan) -> Result<(), Error>;
+
+    /// Reads again at least what `plan` touches, into what was known before.
+    ///
+    /// # Errors
+    /// As [`Self::read_family`].
+    fn reread(&mut self, family: Family, plan: &FamilyPlan, state: &mut FamilyState) -> Result<(), Error> {
+        let _ = plan; // a driver that can read no less than all
+        *state = self.read_family(family)?;
+        Ok(())
+    }
+
+    /// Keeps others from changing what stands, where the firewall knows such a thing and it is not so already.
+    ///
+    /// # Errors
+    /// If that was refused.
+    fn hold(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Reads both families.
     ///

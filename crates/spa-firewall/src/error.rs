@@ -50,6 +50,23 @@ pub enum Error {
         /// What it said, escaped and shortened.
         stderr: String,
     },
+    /// nf_tables refused a change.
+    Rejected {
+        /// What it was asked.
+        doing: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel has no nf_tables.
+    NoNftables {
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process holds our nftables table as its own.
+    Owned {
+        /// Its netlink port, most often its process id.
+        port: u32,
+    },
     /// The kernel lacks a match or target and its module could not be loaded, or iptables lacks its part of it.
     MissingModule {
         /// The kernel modules, any of which may be the one.
@@ -137,6 +154,18 @@ impl fmt::Display for Error {
                 write!(f, "{command} did not end within {} s and was killed", after.as_secs())
             }
             Self::Refused { command, status, stderr } => write!(f, "{command} failed ({status}): {stderr}"),
+            Self::Rejected { doing, source } if source.kind() == io::ErrorKind::NotFound => write!(
+                f,
+                "nf_tables: {doing}: {source}; try \"modprobe -a nf_tables nft_ct nf_conntrack\" if that goes on"
+            ),
+            Self::Rejected { doing, source } => write!(f, "nf_tables: {doing}: {source}"),
+            Self::NoNftables { source } => {
+                write!(f, "this kernel has no nf_tables ({source}); try \"modprobe nf_tables\"")
+            }
+            Self::Owned { port } => write!(
+                f,
+                "the table inet spa belongs to another program (netlink port {port}); does spa-server run already?"
+            ),
             Self::MissingModule { module, stderr } => write!(
                 f,
                 "a rule needs what this kernel or iptables lacks ({stderr}); try \"modprobe {module}\", and whether \
@@ -176,7 +205,10 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io { source, .. } | Self::NoConntrack { source } => Some(source),
+            Self::Io { source, .. }
+            | Self::NoConntrack { source }
+            | Self::Rejected { source, .. }
+            | Self::NoNftables { source } => Some(source),
             Self::NoFamily { source, .. } => Some(source),
             _ => None,
         }

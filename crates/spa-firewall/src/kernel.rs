@@ -1,11 +1,12 @@
 //! What stands in the firewall, as read back.
 
 use core::fmt;
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use spa_proto::Endpoint;
 
-use crate::model::{Family, GrantKey, Lifetime};
+use crate::model::{Family, GrantKey, Lifetime, Opening};
 use crate::names::Except;
 
 /// The last second that both variants of iptables accept and print back: 2038-01-19T03:14:06Z (they leave out
@@ -65,6 +66,8 @@ pub enum Rule {
     Established(Endpoint),
     /// Accept one source to one service for a time.
     Grant(GrantKey, Span),
+    /// Accept what the set of openings holds, for a driver that has one.
+    Openings,
     /// Drop whatever still comes to this endpoint; with a time, until the end of that second (since 1970).
     Drop(Endpoint, Option<u64>),
     /// Somebody else's, or not readable: kept as text, and replaced.
@@ -78,6 +81,7 @@ impl fmt::Display for Rule {
             Self::Except(except) => write!(f, "return for {except}"),
             Self::Established(endpoint) => write!(f, "accept established to {endpoint}"),
             Self::Grant(key, span) => write!(f, "grant {key} until {}", span.stop.saturating_add(1)),
+            Self::Openings => f.write_str("accept openings"),
             Self::Drop(endpoint, None) => write!(f, "drop {endpoint}"),
             Self::Drop(endpoint, Some(stop)) => write!(f, "drop {endpoint} until {}", stop.saturating_add(1)),
             Self::Foreign(text) => write!(f, "foreign rule {text:?}"),
@@ -91,6 +95,24 @@ pub struct Counted {
     /// The rule.
     pub rule: Rule,
     /// How often it matched.
+    pub counters: Counters,
+}
+
+/// What the sets of a driver hold that keeps the grants there, and not as rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Elements {
+    /// Who was granted what. They open nothing: the set is the record.
+    pub owners: BTreeMap<GrantKey, Lifetime>,
+    /// What is open, each until the latest end among its owners.
+    pub openings: BTreeMap<Opening, Open>,
+}
+
+/// One opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// When the kernel closes it.
+    pub until: SystemTime,
+    /// What it let in, for all its owners together.
     pub counters: Counters,
 }
 
@@ -108,6 +130,9 @@ pub struct FamilyState {
     /// The host's INPUT rules ahead of the first jump (all of them if there is none), in `iptables-save` form
     /// (`-s 10.0.0.0/8 -j ACCEPT`).
     pub ahead: Vec<String>,
+    /// The grants, with a driver that keeps them in sets; then none is among the rules. It is there even when our
+    /// chain is not.
+    pub elements: Option<Elements>,
     /// Rules of others that refer to our chain; it cannot be removed before they are.
     pub references: Vec<String>,
 }
@@ -138,11 +163,19 @@ impl Kernel {
         }
     }
 
-    /// The grants that stand, with their counters, in the order of their rules.
-    pub fn grants(&self) -> impl Iterator<Item = (&GrantKey, Span, Counters)> {
-        self.v4.rules.iter().chain(&self.v6.rules).filter_map(|counted| match &counted.rule {
-            Rule::Grant(key, span) => Some((key, *span, counted.counters)),
+    /// The grants that stand, with their counters. Where several clients share one opening, each has all it let in.
+    pub fn grants(&self) -> impl Iterator<Item = (&GrantKey, Lifetime, Counters)> {
+        let families = || [&self.v4, &self.v6].into_iter();
+        let rules = families().flat_map(|state| &state.rules).filter_map(|counted| match &counted.rule {
+            Rule::Grant(key, span) => Some((key, span.lifetime(), counted.counters)),
             _ => None,
-        })
+        });
+        let elements = families().filter_map(|state| state.elements.as_ref()).flat_map(|elements| {
+            elements.owners.iter().map(|(key, lifetime)| {
+                let open = elements.openings.get(&key.opening());
+                (key, *lifetime, open.map(|open| open.counters).unwrap_or_default())
+            })
+        });
+        rules.chain(elements)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::driver::Firewall;
 use crate::error::Error;
-use crate::kernel::{Counted, FamilyState, Kernel, Rule};
+use crate::kernel::{Counted, Elements, FamilyState, Kernel, Rule};
 use crate::model::Family;
 use crate::plan::{ChainPlan, FamilyPlan, Plan};
 
@@ -34,9 +34,18 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// An empty firewall.
+    /// An empty firewall that keeps grants as rules.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty firewall that keeps grants in sets. Nothing ends by itself in it.
+    pub fn with_sets() -> Self {
+        let mut memory = Self::default();
+        for family in Family::BOTH {
+            memory.kernel.family_mut(family).elements = Some(Elements::default());
+        }
+        memory
     }
 }
 
@@ -136,6 +145,11 @@ fn change(state: &FamilyState, plan: &FamilyPlan) -> Result<FamilyState, Error> 
         }
         next.present = false;
         next.rules.clear();
+        next.elements = next.elements.map(|_| Elements::default());
+    }
+    if !plan.elements.is_empty() {
+        let held = next.elements.as_mut().filter(|_| next.present).ok_or_else(|| refused("no such set"))?;
+        plan.elements.carry_out(held);
     }
     Ok(next)
 }

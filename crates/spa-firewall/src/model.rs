@@ -64,25 +64,47 @@ pub struct Protection {
 }
 
 /// Who may reach what. A renewal has the same key.
+///
+/// In order, the grants of one [`Opening`] stand together, and IPv4 comes before IPv6.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GrantKey {
-    /// The client that knocked.
-    pub client: ClientName,
     /// The one source address it is open for; IPv4 as IPv4, never mapped.
     pub source: IpAddr,
     /// The service it is open to.
     pub endpoint: Endpoint,
+    /// The client that knocked.
+    pub client: ClientName,
 }
 
 impl GrantKey {
     /// Builds the key, folding an IPv4-mapped address.
     pub fn new(client: ClientName, source: IpAddr, endpoint: Endpoint) -> Self {
-        Self { client, source: source.to_canonical(), endpoint }
+        Self { source: source.to_canonical(), endpoint, client }
     }
 
     /// The family of the source.
     pub fn family(&self) -> Family {
         Family::of(self.source)
+    }
+
+    /// What it opens.
+    pub fn opening(&self) -> Opening {
+        Opening { source: self.source, endpoint: self.endpoint }
+    }
+}
+
+/// What a packet can be told by: several clients behind one address share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Opening {
+    /// From this address.
+    pub source: IpAddr,
+    /// To this service.
+    pub endpoint: Endpoint,
+}
+
+impl fmt::Display for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}", self.source, self.endpoint)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Netlink, as much as conntrack and sock_diag need: build a request, send it, read every answer with its bounds
+//! Netlink, as much as conntrack, nf_tables and sock_diag need: build a request, send it, read every answer with its bounds
 //! checked. See netlink(7) and `linux/netlink.h`. Headers are in the machine's byte order; so are sizes.
 
 use std::io;
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send, socket_with,
-    sockopt,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, connect, getsockname, recv, send,
+    socket_with, sockopt,
 };
 
 /// This is a request.
@@ -17,8 +17,12 @@ pub const REQUEST: u16 = 0x1;
 pub const ACK: u16 = 0x4;
 /// List everything.
 pub const DUMP: u16 = 0x300;
+/// Create.
+pub const CREATE: u16 = 0x400;
 /// Create; fails if it exists.
-pub const CREATE_NEW: u16 = 0x400 | 0x200;
+pub const CREATE_NEW: u16 = CREATE | 0x200;
+/// Behind those that are there.
+pub const APPEND: u16 = 0x800;
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -26,6 +30,9 @@ const NLMSG_DONE: u16 = 3;
 const NLMSG_MIN_TYPE: u16 = 16;
 /// The answer was built while the table changed and may be incomplete.
 const DUMP_INTERRUPTED: u16 = 0x10;
+/// `NFNL_MSG_BATCH_BEGIN` and `_END`, `linux/netfilter/nfnetlink.h`.
+const BATCH_BEGIN: u16 = NLMSG_MIN_TYPE;
+const BATCH_END: u16 = NLMSG_MIN_TYPE + 1;
 const HEADER: usize = 16;
 /// The attribute has attributes in it.
 const NESTED: u16 = 0x8000;
@@ -72,6 +79,16 @@ impl Request {
         self
     }
 
+    fn acknowledge(&mut self) {
+        let flags = u16::from_ne_bytes([self.0[6], self.0[7]]) | ACK;
+        self.0[6..8].copy_from_slice(&flags.to_ne_bytes());
+    }
+
+    /// What follows the netlink header, to be compared with what the kernel answers.
+    pub fn payload(&self) -> &[u8] {
+        &self.0[HEADER..]
+    }
+
     fn open(&mut self, kind: u16) -> usize {
         let start = self.0.len();
         self.0.extend_from_slice(&[0, 0]);
@@ -79,7 +96,7 @@ impl Request {
         start
     }
 
-    /// Requests are built from a few fixed-size values, so a length never nears 64 KiB.
+    /// Requests are built from few values of fixed size, in lists of bounded length, so none nears 64 KiB.
     fn close(&mut self, start: usize) {
         let length = (self.0.len() - start) as u16;
         self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
@@ -127,13 +144,7 @@ impl Socket {
         let mut buffer = vec![0; BUFFER];
         let mut interrupted = false;
         loop {
-            let length = match recv(&self.fd, &mut buffer[..], RecvFlags::TRUNC) {
-                Ok((_, length)) => length,
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(rustix::io::Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
-                Err(errno) => return Err(errno.into()),
-            };
-            let mut rest = buffer.get(..length).ok_or_else(malformed)?;
+            let mut rest = self.receive(&mut buffer)?;
             while !rest.is_empty() {
                 let (message, after) = Message::take(rest).ok_or_else(malformed)?;
                 rest = after;
@@ -143,19 +154,90 @@ impl Socket {
                 interrupted |= message.flags & DUMP_INTERRUPTED != 0;
                 match message.kind {
                     NLMSG_ERROR | NLMSG_DONE => {
-                        let code = message.payload.first_chunk().map(|code| i32::from_ne_bytes(*code));
-                        return match code {
-                            Some(code) if code < 0 => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
-                            None if message.kind == NLMSG_ERROR => Err(malformed()),
-                            _ if interrupted => Err(io::ErrorKind::Interrupted.into()),
-                            _ => Ok(()),
-                        };
+                        message.code()?;
+                        return if interrupted { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) };
                     }
                     0..NLMSG_MIN_TYPE => {}
                     _ => each(message.payload),
                 }
             }
         }
+    }
+
+    /// Sends the requests to a subsystem of nfnetlink as one transaction: all are carried out, or none. Not
+    /// `committed`, it is only tried, and nothing is carried out.
+    ///
+    /// # Errors
+    /// What the kernel answered first, and to which of the requests; `None` if to the transaction as a whole.
+    pub fn batch(
+        &mut self,
+        subsystem: u16,
+        requests: Vec<Request>,
+        committed: bool,
+    ) -> Result<(), (Option<usize>, io::Error)> {
+        let frame = |kind| Request::new(kind, 0).fixed(&[&[0, 0][..], &subsystem.to_be_bytes()].concat());
+        let begin = self.sequence.wrapping_add(1);
+        let count = requests.len() as u32;
+        let last = begin.wrapping_add(count);
+        self.sequence = last;
+        let mut bytes = frame(BATCH_BEGIN).finish(begin);
+        for (number, mut request) in (1_u32..).zip(requests) {
+            if number == count {
+                request.acknowledge();
+            }
+            bytes.extend(request.finish(begin.wrapping_add(number)));
+        }
+        if committed {
+            bytes.extend(frame(BATCH_END).finish(last));
+        }
+        let whole = |error: io::Error| (None, error);
+        send(&self.fd, &bytes, SendFlags::empty()).map_err(|errno| whole(errno.into()))?;
+        let mut buffer = vec![0; BUFFER];
+        let mut refusal = None;
+        loop {
+            let mut rest = self.receive(&mut buffer).map_err(whole)?;
+            while !rest.is_empty() {
+                let (message, after) = Message::take(rest).ok_or_else(|| whole(malformed()))?;
+                rest = after;
+                let number = message.sequence.wrapping_sub(begin);
+                if message.kind != NLMSG_ERROR || number > count {
+                    continue; // an answer to something earlier
+                }
+                // Refused as a whole, or after all had been looked at: nothing need follow.
+                let code = message.code().map_err(|error| ((number > 0).then(|| number as usize - 1), error));
+                if number == 0 {
+                    return code;
+                }
+                refusal = refusal.or(code.err());
+                if number == count {
+                    return refusal.map_or(Ok(()), Err);
+                }
+            }
+        }
+    }
+
+    /// Lets the kernel take longer transactions, as far as it allows us.
+    pub fn widen(&self, bytes: usize) {
+        // Without the right to force it, as in a container, up to net.core.wmem_max; whatever comes is enough for most.
+        let _ = sockopt::set_socket_send_buffer_size_force(&self.fd, bytes)
+            .or_else(|_| sockopt::set_socket_send_buffer_size(&self.fd, bytes));
+    }
+
+    /// What the kernel knows this socket by.
+    pub fn port(&self) -> io::Result<u32> {
+        Ok(SocketAddrNetlink::try_from(getsockname(&self.fd)?)?.pid())
+    }
+
+    fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+        let length = loop {
+            match recv(&self.fd, &mut *buffer, RecvFlags::TRUNC) {
+                Ok((_, length)) => break length,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
+                Err(errno) => return Err(errno.into()),
+            }
+        };
+        buffer.get(..length).ok_or_else(malformed)
     }
 }
 
@@ -182,20 +264,46 @@ impl<'a> Message<'a> {
         let after = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some((Self { kind: half(4)?, flags: half(6)?, sequence, payload }, after))
     }
+
+    /// What an error message or the end of a dump says: 0 is success.
+    fn code(&self) -> io::Result<()> {
+        match self.payload.first_chunk().map(|code| i32::from_ne_bytes(*code)) {
+            Some(code) if code < 0 => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
+            None if self.kind == NLMSG_ERROR => Err(malformed()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The type (without flags) and value of the first attribute, and what comes after it.
+fn take_attribute(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let (header, _) = bytes.split_first_chunk::<4>()?;
+    let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
+    let kind = u16::from_ne_bytes([header[2], header[3]]) & TYPE_MASK;
+    let after = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Some((kind, bytes.get(4..length)?, after))
 }
 
 /// The value of the first attribute of this type, if the attributes are well formed up to there.
 pub fn find(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
-        let (header, _) = bytes.split_first_chunk::<4>()?;
-        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        let kind = u16::from_ne_bytes([header[2], header[3]]) & TYPE_MASK;
-        let value = bytes.get(4..length)?;
+        let (kind, value, after) = take_attribute(bytes)?;
         if kind == wanted {
             return Some(value);
         }
-        bytes = bytes.get(length.next_multiple_of(4)..)?;
+        bytes = after;
     }
+}
+
+/// All attributes, or `None` if they are not well formed.
+pub fn attributes(mut bytes: &[u8]) -> Option<Vec<(u16, &[u8])>> {
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let (kind, value, after) = take_attribute(bytes)?;
+        found.push((kind, value));
+        bytes = after;
+    }
+    Some(found)
 }
 
 #[cfg(test)]
@@ -226,6 +334,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64), wanted in 0..8_u16) {
             let _ = find(&bytes, wanted);
+            let _ = attributes(&bytes);
             if let Some((message, rest)) = Message::take(&bytes) {
                 prop_assert!(rest.len() + message.payload.len() < bytes.len());
             }

@@ -2,10 +2,12 @@
 
 use core::fmt;
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use spa_proto::{Endpoint, Protocol};
 
 use crate::ahead::can_accept;
+use crate::elements::{self, ElementPlan};
 use crate::kernel::{Counted, Counters, FamilyState, Kernel, Rule, Span, last_second};
 use crate::model::{Family, GrantKey, Protection, Wanted};
 use crate::names::Except;
@@ -49,13 +51,15 @@ pub struct FamilyPlan {
     pub chain: ChainPlan,
     /// The jump to it.
     pub jump: JumpPlan,
+    /// The grants of a driver that keeps them in sets.
+    pub elements: ElementPlan,
 }
 
 impl FamilyPlan {
     /// Whether rules that stand are written again, with the counters that they had when they were read.
     pub fn rewrites(&self) -> bool {
         match &self.chain {
-            ChainPlan::Keep | ChainPlan::Remove => false,
+            ChainPlan::Keep | ChainPlan::Remove => self.elements.rewrites(),
             ChainPlan::Fill(_) => true,
             ChainPlan::Grants { remove, insert, .. } => {
                 insert.iter().any(|(key, ..)| remove.iter().any(|(old, _)| old == key))
@@ -65,7 +69,7 @@ impl FamilyPlan {
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.chain == ChainPlan::Keep && self.jump == JumpPlan::default()
+        self.chain == ChainPlan::Keep && self.jump == JumpPlan::default() && self.elements.is_empty()
     }
 }
 
@@ -106,18 +110,47 @@ impl Plan {
 pub const MAX_REMOVALS: usize = 8;
 
 /// What has to change in `kernel` for `wanted` to stand. Empty if it stands already.
-pub fn reconcile(wanted: &Wanted, kernel: &Kernel) -> Plan {
+///
+/// `now` matters to set elements alone, which go by themselves: what has ended by then is not wanted of them. An ended
+/// rule stays until it is no longer wanted.
+pub fn reconcile(wanted: &Wanted, kernel: &Kernel, now: SystemTime) -> Plan {
     let mut plan = Plan::default();
     for family in Family::BOTH {
         let state = kernel.family(family);
         if !state.missing {
             *plan.family_mut(family) = match &wanted.protection {
-                Some(protection) => keep_up(protection, &spans(wanted, family), family, state),
+                Some(protection) => match &state.elements {
+                    Some(held) => FamilyPlan {
+                        chain: keep_chain(protection, family, state),
+                        jump: jump(protection, state),
+                        elements: elements::all(wanted, held, family, now),
+                    },
+                    None => keep_up(protection, &spans(wanted, family), family, state),
+                },
                 None => take_down(state),
             };
         }
     }
     plan
+}
+
+/// The same for the grants in `changed` alone, when everything else is known to stand; `None` if the firewall keeps
+/// grants as rules, which cannot be told one from the other without looking at all.
+pub fn reconcile_grants(
+    wanted: &Wanted,
+    kernel: &Kernel,
+    changed: &[GrantKey],
+    now: SystemTime,
+) -> Option<Plan> {
+    let mut plan = Plan::default();
+    for family in Family::BOTH {
+        let state = kernel.family(family);
+        if !state.missing {
+            let held = state.elements.as_ref().filter(|_| wanted.protection.is_some())?;
+            plan.family_mut(family).elements = elements::some(wanted, held, family, changed, now);
+        }
+    }
+    Some(plan)
 }
 
 fn spans(wanted: &Wanted, family: Family) -> BTreeMap<&GrantKey, Span> {
@@ -129,6 +162,7 @@ fn take_down(state: &FamilyState) -> FamilyPlan {
     FamilyPlan {
         chain: if state.present { ChainPlan::Remove } else { ChainPlan::Keep },
         jump: JumpPlan { remove: state.jumps.len(), insert: false, moved: false },
+        elements: ElementPlan::default(), // they go with the chain
     }
 }
 
@@ -149,7 +183,15 @@ fn keep_up(
         let rules = head.into_iter().chain(grants).chain(tail);
         ChainPlan::Fill(rules.map(|rule| Counted { counters: counters(state, &rule), rule }).collect())
     });
-    FamilyPlan { chain, jump: jump(protection, state) }
+    FamilyPlan { chain, jump: jump(protection, state), ..FamilyPlan::default() }
+}
+
+/// The chain of a driver that keeps grants in sets: one rule looks them all up.
+fn keep_chain(protection: &Protection, family: Family, state: &FamilyState) -> ChainPlan {
+    let rules = head(protection, family).into_iter().chain([Rule::Openings]).chain(tail(protection));
+    let rules: Vec<_> = rules.map(|rule| Counted { counters: counters(state, &rule), rule }).collect();
+    let same = state.rules.iter().map(|counted| &counted.rule).eq(rules.iter().map(|counted| &counted.rule));
+    if state.present && same { ChainPlan::Keep } else { ChainPlan::Fill(rules) }
 }
 
 /// The rules before the grants: exceptions, then established connections.
@@ -242,6 +284,9 @@ impl fmt::Display for FamilyPlan {
             }
             ChainPlan::Fill(rules) => write!(f, "chain written anew with {} rules", rules.len())?,
             ChainPlan::Remove => f.write_str("chain removed")?,
+        }
+        if !self.elements.is_empty() {
+            write!(f, ", {}", self.elements)?;
         }
         match self.jump {
             JumpPlan { remove: 0, insert: false, .. } => Ok(()),

@@ -1,4 +1,4 @@
-//! What on this host works against the iptables driver: for `check`, and said once at start.
+//! What on this host works against the driver: for `check`, and said once at start.
 
 use core::fmt;
 use std::path::Path;
@@ -12,6 +12,7 @@ use crate::iptables::{Backend, Iptables, published_ports};
 use crate::kernel::FamilyState;
 use crate::model::{Family, Protection};
 use crate::nft::{InputChain, input_chains};
+use crate::nftables::Nftables;
 
 /// Exists while firewalld runs, or ran since boot.
 const FIREWALLD: [&str; 2] = ["/run/firewalld.pid", "/run/firewalld"];
@@ -49,16 +50,13 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Looks around. Nothing is changed.
+/// Looks around for the iptables driver. Nothing is changed.
 ///
 /// # Errors
 /// If the firewall cannot be read at all. What cannot be looked at otherwise is a finding.
 pub fn look(protection: &Protection, driver: &mut Iptables) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
-    let chains = input_chains().unwrap_or_else(|error| {
-        findings.push(warning(format!("nf_tables cannot be listed ({error})"), "run as root"));
-        Vec::new()
-    });
+    let chains = chains_or_finding(&mut findings);
     if FIREWALLD.iter().any(|path| Path::new(path).exists())
         || chains.iter().any(|chain| chain.table == "firewalld")
     {
@@ -67,7 +65,7 @@ pub fn look(protection: &Protection, driver: &mut Iptables) -> Result<Vec<Findin
             "use backend = \"nftables\", or stop firewalld",
         ));
     }
-    findings.extend(other_nft(&chains, driver.backend()));
+    findings.extend(other_nft(&chains, driver.backend() == Backend::Nft));
     if driver.backend() == Backend::Nft {
         findings.extend(LEGACY_TABLES.iter().filter_map(|path| legacy_in_use(path)));
     }
@@ -82,6 +80,36 @@ pub fn look(protection: &Protection, driver: &mut Iptables) -> Result<Vec<Findin
     Ok(findings)
 }
 
+/// Looks around for the nftables driver, also while a daemon holds the table. Nothing is changed.
+///
+/// # Errors
+/// If the driver cannot be used.
+pub fn look_for_nftables() -> Result<Vec<Finding>, Error> {
+    match Nftables::open() {
+        Ok(_) | Err(Error::Owned { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let mut findings = Vec::new();
+    let chains = chains_or_finding(&mut findings);
+    if chains.iter().any(|chain| chain.table == "firewalld") {
+        findings.push(warning(
+            "firewalld runs: its zone rejects what it does not know, also for those who have a grant",
+            "allow each protected service in the zone, as in \"firewall-cmd --permanent --add-service=ssh\"; \
+             spa-server closes it",
+        ));
+    }
+    findings.extend(other_nft(&chains, false));
+    findings.extend(LEGACY_TABLES.iter().filter_map(|path| legacy_in_use(path)));
+    Ok(findings)
+}
+
+fn chains_or_finding(findings: &mut Vec<Finding>) -> Vec<InputChain> {
+    input_chains().unwrap_or_else(|error| {
+        findings.push(warning(format!("nf_tables cannot be listed ({error})"), "run as root"));
+        Vec::new()
+    })
+}
+
 fn error(what: impl Into<String>, remedy: impl Into<String>) -> Finding {
     Finding { severity: Severity::Error, what: what.into(), remedy: remedy.into() }
 }
@@ -90,10 +118,11 @@ fn warning(what: impl Into<String>, remedy: impl Into<String>) -> Finding {
     Finding { severity: Severity::Warning, ..error(what, remedy) }
 }
 
-/// Another chain's drop wins over our accept, whatever the priorities.
-fn other_nft(chains: &[InputChain], backend: Backend) -> Vec<Finding> {
+/// Another chain's drop wins over our accept, whatever the priorities. Those of iptables-nft may be where our own
+/// rules are.
+fn other_nft(chains: &[InputChain], ours_is_iptables: bool) -> Vec<Finding> {
     let other = chains.iter().filter(|chain| chain.table != "firewalld" && chain.table != "spa");
-    let other = other.filter(|chain| backend == Backend::Legacy || !chain.is_of_iptables());
+    let other = other.filter(|chain| !ours_is_iptables || !chain.is_of_iptables());
     let finding = |chain: &InputChain| {
         warning(
             format!(
@@ -156,8 +185,8 @@ mod tests {
             chain("inet", "firewalld", "filter_INPUT"),
             chain("inet", "filter", "input"),
         ];
-        let told = |backend| other_nft(&chains, backend).len();
-        assert_eq!((told(Backend::Nft), told(Backend::Legacy)), (1, 2));
+        let told = |ours_is_iptables| other_nft(&chains, ours_is_iptables).len();
+        assert_eq!((told(true), told(false)), (1, 2));
     }
 
     #[test]

@@ -12,6 +12,9 @@ use spa_firewall::{
 };
 use spa_proto::Endpoint;
 
+/// What counts as ended among set elements: nothing here.
+const NEVER: SystemTime = UNIX_EPOCH;
+
 /// Few values each, so that they meet.
 fn endpoints() -> impl Strategy<Value = Endpoint> {
     prop::sample::select(vec!["tcp/22", "tcp/80", "udp/51820", "udp/62201"])
@@ -104,7 +107,7 @@ fn near() -> impl Strategy<Value = (Wanted, Kernel)> {
     (wanteds(), wanteds(), any::<prop::sample::Index>(), rules(), 0..3).prop_map(
         |(old, new, at, rule, how)| {
             let mut memory = Memory::new();
-            memory.apply(&reconcile(&old, &Kernel::default())).expect("an empty kernel takes it");
+            memory.apply(&reconcile(&old, &Kernel::default(), NEVER)).expect("an empty kernel takes it");
             let rules = &mut memory.kernel.v4.rules;
             if !rules.is_empty() && how > 0 {
                 let at = at.index(rules.len());
@@ -135,7 +138,7 @@ fn stands(wanted: &Wanted, kernel: &Kernel) -> Result<(), TestCaseError> {
             Rule::Loopback => 0,
             Rule::Except(_) => 1,
             Rule::Established(_) => 2,
-            Rule::Grant(..) => 3,
+            Rule::Grant(..) | Rule::Openings => 3,
             Rule::Drop(..) => 4,
             Rule::Foreign(_) => 5,
         };
@@ -144,8 +147,8 @@ fn stands(wanted: &Wanted, kernel: &Kernel) -> Result<(), TestCaseError> {
         let standing: Vec<_> = kernel.grants().filter(|(key, ..)| key.family() == family).collect();
         let own: BTreeMap<_, _> = wanted.grants.iter().filter(|(key, _)| key.family() == family).collect();
         prop_assert_eq!(standing.len(), own.len());
-        for (key, span, _) in standing {
-            prop_assert_eq!(Some(span), own.get(key).map(|lifetime| Span::of(lifetime)));
+        for (key, lifetime, _) in standing {
+            prop_assert_eq!(Some(Span::of(&lifetime)), own.get(key).map(|lifetime| Span::of(lifetime)));
         }
         let dropped = |endpoint: &Endpoint| {
             rules.iter().any(|rule| matches!(rule, Rule::Drop(own, _) if own == endpoint))
@@ -162,24 +165,24 @@ proptest! {
     #[test]
     fn any_kernel_is_brought_to_what_is_wanted(wanted in wanteds(), kernel in kernels()) {
         let mut memory = Memory { kernel, ..Memory::default() };
-        memory.apply(&reconcile(&wanted, &memory.kernel)).expect("the plan fits the kernel");
+        memory.apply(&reconcile(&wanted, &memory.kernel, NEVER)).expect("the plan fits the kernel");
         stands(&wanted, &memory.kernel)?;
-        prop_assert!(reconcile(&wanted, &memory.kernel).is_empty(), "a second time there is nothing to do");
+        prop_assert!(reconcile(&wanted, &memory.kernel, NEVER).is_empty(), "a second time there is nothing to do");
     }
 
     #[test]
     fn so_is_one_that_is_near_it((wanted, kernel) in near()) {
         let mut memory = Memory { kernel, ..Memory::default() };
-        memory.apply(&reconcile(&wanted, &memory.kernel)).expect("the plan fits the kernel");
+        memory.apply(&reconcile(&wanted, &memory.kernel, NEVER)).expect("the plan fits the kernel");
         stands(&wanted, &memory.kernel)?;
-        prop_assert!(reconcile(&wanted, &memory.kernel).is_empty());
+        prop_assert!(reconcile(&wanted, &memory.kernel, NEVER).is_empty());
     }
 
     #[test]
     fn it_only_ever_touches_our_jump_among_the_hosts_rules(wanted in wanteds(), kernel in kernels()) {
         let before = kernel.clone();
         let mut memory = Memory { kernel, ..Memory::default() };
-        let plan = reconcile(&wanted, &memory.kernel);
+        let plan = reconcile(&wanted, &memory.kernel, NEVER);
         memory.apply(&plan).expect("the plan fits the kernel");
         for family in Family::BOTH {
             if plan.family(family).jump == Default::default() {
@@ -200,6 +203,41 @@ proptest! {
             enforcer.enforce(wanted).expect("fewer faults than tries");
             let plan = enforcer.plan(wanted).expect("it is read");
             prop_assert!(plan.is_empty(), "{}", plan);
+        }
+    }
+
+    #[test]
+    fn with_sets_only_what_changed_need_be_named(
+        wishes in prop::collection::vec((wanteds(), any::<bool>()), 1..6),
+        faults in prop::collection::vec(prop::option::of(prop::sample::select(
+            vec![Fault::Refuse, Fault::Lie, Fault::Stutter])), 0..2),
+    ) {
+        let memory = Arc::new(Mutex::new(Memory { faults: faults.into(), ..Memory::with_sets() }));
+        let mut enforcer = Enforcer::new(Box::new(memory.clone()));
+        let mut before = BTreeMap::new();
+        for (mut wanted, look) in wishes {
+            for lifetime in wanted.grants.values_mut() {
+                lifetime.until += Duration::from_secs(1 << 31); // nothing has ended
+            }
+            let changed: BTreeSet<_> = before.keys().chain(wanted.grants.keys()).cloned().collect();
+            let changed: Vec<_> =
+                changed.into_iter().filter(|key| before.get(key) != wanted.grants.get(key)).collect();
+            enforcer.enforce_grants(&wanted, &changed).expect("fewer faults than tries");
+            let kernel = memory.lock().expect("not poisoned").kernel.clone();
+            prop_assert!(reconcile(&wanted, &kernel, SystemTime::now()).is_empty());
+            let standing: BTreeMap<_, _> =
+                kernel.grants().map(|(key, lifetime, _)| (key.clone(), lifetime)).collect();
+            prop_assert_eq!(standing, if wanted.protection.is_some() { wanted.grants.clone() } else { BTreeMap::new() });
+            for elements in [&kernel.v4, &kernel.v6].map(|state| state.elements.as_ref().expect("sets")) {
+                for (opening, open) in &elements.openings {
+                    let owners = elements.owners.iter().filter(|(key, _)| key.opening() == *opening);
+                    prop_assert_eq!(owners.map(|(_, lifetime)| lifetime.until).max(), Some(open.until));
+                }
+            }
+            if look {
+                enforcer.grants().expect("they are read");
+            }
+            before = wanted.grants;
         }
     }
 

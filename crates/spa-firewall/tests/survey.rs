@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use spa_firewall::iptables::{Iptables, Variant};
-use spa_firewall::survey::{Severity, look};
+use spa_firewall::survey::{Severity, look, look_for_nftables};
 
 fn found(variant: Variant) -> Vec<String> {
     let mut driver = Iptables::open(variant).expect("it opens");
@@ -44,5 +44,25 @@ fn what_works_against_us_is_found() {
         let tables = std::fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
         let legacy = tables.lines().any(|table| table == "filter");
         assert_eq!(found.iter().any(|finding| finding.contains("iptables-legacy")), legacy, "{found:#?}");
+    });
+}
+
+#[test]
+fn what_works_against_nftables_is_found() {
+    spa_tests::in_namespace(|| {
+        let found = || {
+            let findings = look_for_nftables().expect("it looks");
+            findings.into_iter().map(|finding| finding.to_string()).collect::<Vec<_>>()
+        };
+        let mut enforcer = spa_firewall::Enforcer::new(Kind::Nftables.open().expect("it opens"));
+        enforcer.enforce(&wanted(protection(&["tcp/22"]), &[])).expect("it is laid");
+        assert_eq!(found(), [""; 0], "our own table is none of it, though a daemon holds it");
+        spa_tests::sh(
+            "nft add table inet strict && nft add chain inet strict in '{ type filter hook input priority 0; }'
+             iptables-nft -A INPUT -j DROP",
+        );
+        for words in ["inet strict", "ip filter"] {
+            assert!(found().iter().any(|finding| finding.contains(words)), "{words}: {:#?}", found());
+        }
     });
 }

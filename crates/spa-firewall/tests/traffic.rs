@@ -1,9 +1,9 @@
-//! What the rules do to real connections over a veth pair, in both variants and both families.
+//! What the rules do to real connections over a veth pair, with each driver and in both families.
 
 mod common;
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use common::*;
 use spa_firewall::conntrack::adopt_established;
@@ -29,7 +29,7 @@ fn a_grant_opens_for_its_source_alone() {
     spa_tests::in_namespace(|| {
         lay_cable();
         listen(&[22, 80]);
-        each_variant("a_grant_opens_for_its_source_alone", |_, enforcer| {
+        each_driver("a_grant_opens_for_its_source_alone", |_, enforcer| {
             for (server, peer, other) in PAIRS {
                 assert!(is_open(peer, at(server, 22)), "before us it is open");
                 enforcer.enforce(&wanted(protection(&[SSH]), &[])).expect("it is laid");
@@ -54,7 +54,7 @@ fn the_kernel_alone_closes_in_time() {
     spa_tests::in_namespace(|| {
         lay_cable();
         listen(&[22]);
-        each_variant("the_kernel_alone_closes_in_time", |_, enforcer| {
+        each_driver("the_kernel_alone_closes_in_time", |_, enforcer| {
             for (server, peer, _) in PAIRS {
                 let lifetime = lasting(2);
                 let grant = (key("alice", peer, SSH), lifetime);
@@ -82,7 +82,7 @@ fn provisional_protection_lifts_itself() {
     spa_tests::in_namespace(|| {
         lay_cable();
         listen(&[22]);
-        each_variant("provisional_protection_lifts_itself", |_, enforcer| {
+        each_driver("provisional_protection_lifts_itself", |_, enforcer| {
             let mut protection = protection(&[SSH]);
             protection.provisional_until = Some(lasting(2).until);
             let wanted = wanted(protection, &[]);
@@ -103,7 +103,7 @@ fn exceptions_keep_what_they_had() {
     spa_tests::in_namespace(|| {
         lay_cable();
         listen(&[22]);
-        each_variant("exceptions_keep_what_they_had", |_, enforcer| {
+        each_driver("exceptions_keep_what_they_had", |_, enforcer| {
             let mut protection = protection(&[SSH]);
             protection.except = [PEER_V4, PEER_V6].map(|text| text.parse().expect("an exception")).to_vec();
             enforcer.enforce(&wanted(protection.clone(), &[])).expect("it is laid");
@@ -216,7 +216,7 @@ fn a_session_known_the_wrong_way_round_is_turned() {
 fn a_closed_spa_port_says_nothing() {
     spa_tests::in_namespace(|| {
         lay_cable();
-        each_variant("a_closed_spa_port_says_nothing", |_, enforcer| {
+        each_driver("a_closed_spa_port_says_nothing", |_, enforcer| {
             let knock = || {
                 as_peer(|| {
                     PAIRS.map(|(server, _, _)| {
@@ -255,7 +255,7 @@ fn time_of_one_grant() {
                     .collect();
                 let mut wanted = wanted(protection(&[SSH]), &grants);
                 let mut kernel = driver.read().expect("it is read");
-                driver.apply(&reconcile(&wanted, &kernel)).expect("the others are laid");
+                driver.apply(&reconcile(&wanted, &kernel, SystemTime::now())).expect("the others are laid");
                 kernel = driver.read().expect("it is read");
                 let alice = key("alice", "198.51.100.7", SSH);
                 let mut times = [const { Vec::new() }; 4];
@@ -268,12 +268,12 @@ fn time_of_one_grant() {
                             None => wanted.grants.remove(&alice),
                         };
                         let begun = Instant::now();
-                        driver.apply(&reconcile(&wanted, &kernel)).expect("it is written");
+                        driver.apply(&reconcile(&wanted, &kernel, SystemTime::now())).expect("it is written");
                         times[slot].push(begun.elapsed());
                         let begun = Instant::now();
                         kernel.v4 = driver.read_family(Family::V4).expect("it is read");
                         times[3].push(begun.elapsed());
-                        assert!(reconcile(&wanted, &kernel).is_empty());
+                        assert!(reconcile(&wanted, &kernel, SystemTime::now()).is_empty());
                     }
                 }
                 let [grant, renew, remove, read] = times.map(|mut all| {

@@ -9,7 +9,7 @@ use crate::reason::{Reason, Refusal};
 use crate::time::{Now, nanos};
 
 /// Smallest `max-age`.
-pub const MIN_MAX_AGE: Duration = Duration::from_secs(1);
+pub const MIN_MAX_AGE: Duration = Duration::from_secs(5);
 /// Largest `max-age`: the memo and the hint tables are sized for it.
 pub const MAX_MAX_AGE: Duration = Duration::from_secs(600);
 

@@ -14,7 +14,7 @@ use crate::reason::Reason;
 use crate::time::Now;
 
 /// [`JudgeSettings::max_grants`] where the configuration says nothing.
-pub const DEFAULT_MAX_GRANTS: u32 = 4096;
+pub const DEFAULT_MAX_GRANTS: u32 = 1_000;
 /// [`ClientPolicy::max_grants`] where the configuration says nothing.
 pub const DEFAULT_MAX_GRANTS_PER_CLIENT: u32 = 64;
 
@@ -23,7 +23,7 @@ pub const DEFAULT_MAX_GRANTS_PER_CLIENT: u32 = 64;
 pub struct JudgeSettings {
     /// The endpoints of each service.
     pub services: BTreeMap<ServiceName, Vec<Endpoint>>,
-    /// How far a packet's counter may be from our clock, either way: taken into 1 s to 10 min, in whole seconds.
+    /// How far a packet's counter may be from our clock, either way: taken into 5 s to 10 min, in whole seconds.
     pub max_age: Duration,
     /// How long a grant lasts where the client names no duration.
     pub open_for: Duration,

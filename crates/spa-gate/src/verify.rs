@@ -24,7 +24,7 @@ pub struct VerifierSettings {
     pub server: SecretKey,
     /// The live cloak keys, newest first; those beyond [`MAX_CLOAKS`] are ignored.
     pub cloaks: Vec<CloakKey>,
-    /// How far a packet's time may be from ours, either way: taken into 1 s to 10 min, in whole seconds.
+    /// How far a packet's time may be from ours, either way: taken into 5 s to 10 min, in whole seconds.
     pub max_age: Duration,
     /// The clients; of two for one key the last counts.
     pub clients: Vec<(PublicKey, GateKeys)>,

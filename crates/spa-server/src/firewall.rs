@@ -3,10 +3,11 @@
 use spa_firewall::Firewall;
 use spa_firewall::iptables::{Iptables, Variant as Programs};
 use spa_firewall::memory::Memory;
+use spa_firewall::nftables::Nftables;
 use spa_firewall::survey::{self, Finding};
 
 use crate::config::{Backend, Config, Variant};
-use crate::error::{Exit, Failure, Outcome};
+use crate::error::Outcome;
 use crate::warden::events::firewall_failure;
 
 /// Opens the configured driver; in a dry run the one that only remembers.
@@ -14,17 +15,12 @@ use crate::warden::events::firewall_failure;
 /// # Errors
 /// Where its programs or permissions are missing.
 pub fn open(config: &Config, dry_run: bool) -> Outcome<Box<dyn Firewall>> {
-    if dry_run {
-        return Ok(Box::new(Memory::default()));
-    }
-    match config.backend {
-        Backend::Iptables => Ok(Box::new(iptables(config)?)),
-        Backend::Nftables => Err(Failure::new(
-            Exit::Config,
-            format_args!("{}: backend = \"nftables\" is not in this version yet", config.path.display()),
-        )
-        .hint("backend = \"iptables\"")),
-    }
+    Ok(match config.backend {
+        Backend::Iptables if dry_run => Box::new(Memory::new()),
+        Backend::Nftables if dry_run => Box::new(Memory::with_sets()),
+        Backend::Iptables => Box::new(iptables(config)?),
+        Backend::Nftables => Box::new(Nftables::open().map_err(firewall_failure)?),
+    })
 }
 
 /// What on this machine works against the configured firewall.
@@ -36,7 +32,7 @@ pub fn survey(config: &Config) -> Outcome<Vec<Finding>> {
         Backend::Iptables => {
             survey::look(&config.protection(), &mut iptables(config)?).map_err(firewall_failure)
         }
-        Backend::Nftables => open(config, false).map(|_| Vec::new()),
+        Backend::Nftables => survey::look_for_nftables().map_err(firewall_failure),
     }
 }
 

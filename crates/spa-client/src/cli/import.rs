@@ -89,7 +89,7 @@ fn read_invite(file: Option<&Path>) -> Result<Zeroizing<String>, Failure> {
 fn parse(text: &str) -> Result<Invite, Failure> {
     let invite = Invite::parse(text).map_err(|error| Failure::new(DATA, error.to_string()))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| Error::Clock)?;
-    if invite.expires.is_some_and(|expires| expires < now.as_secs()) {
+    if invite.expires.is_some_and(|expires| expires <= now.as_secs()) {
         return Err(
             Failure::new(DATA, "the invite has expired").hint("ask the server's administrator for a new one")
         );

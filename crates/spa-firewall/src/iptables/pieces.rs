@@ -27,7 +27,8 @@ pub fn in_pieces(plan: &FamilyPlan) -> Option<Vec<FamilyPlan>> {
     if grants.len() <= GRANTS_IN_A_PIECE {
         return None;
     }
-    let mut pieces = vec![FamilyPlan { chain: ChainPlan::Fill(frame), jump: plan.jump }];
+    let mut pieces =
+        vec![FamilyPlan { chain: ChainPlan::Fill(frame), jump: plan.jump, ..FamilyPlan::default() }];
     pieces.extend(grants.chunks(GRANTS_IN_A_PIECE).map(|piece| {
         let chain = ChainPlan::Grants { remove: Vec::new(), insert: piece.to_vec(), at };
         FamilyPlan { chain, ..FamilyPlan::default() }
@@ -60,7 +61,7 @@ mod tests {
             ..Wanted::default()
         };
         for n in 0..200 {
-            let whole = reconcile(&wanted, &Kernel::default());
+            let whole = reconcile(&wanted, &Kernel::default(), from);
             assert_eq!(
                 in_pieces(&whole.v4).map(|pieces| pieces.len()),
                 (n > 64).then_some(1 + (n as usize).div_ceil(64))
@@ -70,7 +71,7 @@ mod tests {
                 for v4 in pieces {
                     memory.apply(&Plan { v4, ..Plan::default() }).expect("the piece fits");
                 }
-                assert!(reconcile(&wanted, &memory.kernel).v4.is_empty());
+                assert!(reconcile(&wanted, &memory.kernel, from).v4.is_empty());
             }
             wanted.grants.insert(GrantKey::new(client.clone(), [10, 0, 0, n].into(), endpoint), lifetime);
         }

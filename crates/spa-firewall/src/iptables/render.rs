@@ -54,7 +54,7 @@ fn count(counters: Counters) -> String {
     format!("[{}:{}] ", counters.packets, counters.bytes)
 }
 
-/// The rule without its chain; `None` for a foreign one, which is never written.
+/// The rule without its chain; `None` for one that is never written here.
 pub fn rule(rule: &Rule) -> Option<String> {
     Some(match rule {
         Rule::Loopback => "-i lo -j RETURN".to_owned(),
@@ -71,7 +71,7 @@ pub fn rule(rule: &Rule) -> Option<String> {
             let time = time.unwrap_or_default();
             format!("-p {} --dport {} {time}-j DROP", endpoint.protocol(), endpoint.port())
         }
-        Rule::Foreign(_) => return None,
+        Rule::Openings | Rule::Foreign(_) => return None,
     })
 }
 

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use spa_firewall::iptables::{Iptables, Variant};
-use spa_firewall::{Enforcer, GrantKey, Lifetime, Protection, Wanted};
+use spa_firewall::nftables::Nftables;
+use spa_firewall::{Enforcer, Error, Firewall, GrantKey, Lifetime, Protection, Wanted};
 
 pub const VARIANTS: [Variant; 2] = [Variant::Nft, Variant::Legacy];
 
@@ -18,6 +19,49 @@ pub fn each_variant(test: &str, body: impl Fn(Variant, &mut Enforcer)) {
         match Iptables::open(variant) {
             Ok(driver) => body(variant, &mut Enforcer::new(Box::new(driver))),
             Err(error) => spa_tests::skip(&format!("{test} ({variant:?})"), &error.to_string()),
+        }
+    }
+}
+
+/// A driver, of which there are three here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Iptables(Variant),
+    Nftables,
+}
+
+pub const KINDS: [Kind; 3] = [Kind::Iptables(Variant::Nft), Kind::Iptables(Variant::Legacy), Kind::Nftables];
+
+impl Kind {
+    pub fn open(self) -> Result<Box<dyn Firewall>, Error> {
+        Ok(match self {
+            Self::Iptables(variant) => Box::new(Iptables::open(variant)?),
+            Self::Nftables => Box::new(Nftables::open()?),
+        })
+    }
+
+    /// All that stands, as the programs of others list it, without counters and what is left of times.
+    pub fn saved(self) -> String {
+        match self {
+            Self::Iptables(variant) => saved(variant),
+            Self::Nftables => spa_tests::sh(
+                "nft -s list ruleset | sed -E 's/(expires|timeout) [0-9a-z]+//g; s/packets.*bytes [0-9]+//'",
+            ),
+        }
+    }
+
+    /// How often a client's name stands in it.
+    pub fn names(self, client: &str) -> usize {
+        self.saved().split(['"', ' ']).filter(|word| *word == client).count()
+    }
+}
+
+/// Runs `body` for each driver, in the namespaces of the caller.
+pub fn each_driver(test: &str, body: impl Fn(Kind, &mut Enforcer)) {
+    for kind in KINDS {
+        match kind.open() {
+            Ok(driver) => body(kind, &mut Enforcer::new(driver)),
+            Err(error) => spa_tests::skip(&format!("{test} ({kind:?})"), &error.to_string()),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use spa_firewall::{Except, Protection};
-use spa_gate::ClientPolicy;
+use spa_gate::{ClientPolicy, DEFAULT_MAX_GRANTS, DEFAULT_MAX_GRANTS_PER_CLIENT};
 use spa_proto::{ClientName, Endpoint, Psk, PublicKey, ServerKeyFile, ServiceName};
 
 use crate::error::{Exit, Failure, Outcome};
@@ -27,10 +27,6 @@ const LAST_GOOD: &str = "last-good.toml";
 const DEFAULT_MAX_AGE: Duration = Duration::from_secs(60);
 const DEFAULT_OPEN_FOR: Duration = Duration::from_secs(30);
 const DEFAULT_MAX_OPEN_FOR: Duration = Duration::from_secs(3_600);
-/// Most grants at once, of all clients: what the packet path carries with linear rules (docs/ARCHITECTURE.md).
-const DEFAULT_MAX_GRANTS: u32 = 1_000;
-/// Most grants of one client at once.
-const DEFAULT_CLIENT_GRANTS: u32 = 64;
 /// Longest message of the TOML parser that is shown, in characters: it may name a key of the file.
 const MAX_MESSAGE: usize = 400;
 /// Most clients: what the verifier's tables and the start-up time are meant for.
@@ -269,7 +265,7 @@ impl Config {
             require_bound: raw.require_bound,
             allow_explicit: raw.allow_explicit,
             max_open_for: raw.max_open_for.map(|text| text.0.0.duration()),
-            max_grants: raw.max_grants.unwrap_or(DEFAULT_CLIENT_GRANTS),
+            max_grants: raw.max_grants.unwrap_or(DEFAULT_MAX_GRANTS_PER_CLIENT),
             valid_until: raw.valid_until.map(|text| text.0.0),
         };
         Ok(Client { policy, psk, path: path.to_owned() })

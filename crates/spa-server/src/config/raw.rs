@@ -169,6 +169,10 @@ impl<'de> Deserialize<'de> for Endpoints {
 /// Most endpoints of one service; an invite names them all.
 const MAX_ENDPOINTS: usize = 64;
 
+const fn seconds(duration: std::time::Duration) -> u32 {
+    duration.as_secs() as u32 // minutes, not centuries
+}
+
 /// Defines a length of time with bounds, in seconds.
 macro_rules! bounded {
     ($(#[$doc:meta])* $name:ident, $range:expr, $rule:literal) => {
@@ -190,7 +194,7 @@ macro_rules! bounded {
 bounded!(
     /// How old a packet may be: 5 s to 10 min, either way.
     MaxAge,
-    5..=600,
+    seconds(spa_gate::MIN_MAX_AGE)..=seconds(spa_gate::MAX_MAX_AGE),
     "max-age is 5s to 10m"
 );
 bounded!(

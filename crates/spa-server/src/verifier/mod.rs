@@ -33,15 +33,15 @@ pub fn run() -> Outcome {
     let mut process = Process::new(Link::new(link));
     let mut ready = false;
     loop {
-        process.wait().map_err(|error| failed("poll", error))?;
-        if !process.read_link().map_err(|error| failed("link", error))? {
+        let [link, captures @ ..] = process.wait().map_err(|error| failed("poll", error))?;
+        if link && !process.read_link().map_err(|error| failed("link", error))? {
             return Ok(()); // the warden is gone, and with it our purpose
         }
         if !ready && process.verifier.is_some() {
             ready = true;
             process.send(&FromVerifier::Ready(confinement)).map_err(|error| failed("link", error))?;
         }
-        process.read_captures().map_err(|error| failed("capture", error))?;
+        process.read_captures(captures).map_err(|error| failed("capture", error))?;
     }
 }
 
@@ -73,12 +73,17 @@ impl Process {
         }
     }
 
-    /// Sleeps until there is something to read.
-    fn wait(&self) -> std::io::Result<()> {
-        let mut fds = vec![PollFd::new(&self.link, PollFlags::IN)];
-        fds.extend(self.captures.iter().map(|capture| PollFd::new(capture, PollFlags::IN)));
+    /// Sleeps until there is something to read, and says where: on the link, and on each capture. Allocates nothing.
+    fn wait(&self) -> std::io::Result<[bool; 3]> {
+        let link = || PollFd::new(&self.link, PollFlags::IN);
+        // The link stands in for a capture that is not there (yet).
+        let capture = |place: usize| {
+            self.captures.get(place).map_or_else(link, |capture| PollFd::new(capture, PollFlags::IN))
+        };
+        let mut fds = [link(), capture(0), capture(1)];
         match poll(&mut fds, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Ok(_) => Ok(fds.map(|fd| !fd.revents().is_empty())),
+            Err(rustix::io::Errno::INTR) => Ok([false; 3]),
             Err(error) => Err(error.into()),
         }
     }
@@ -150,7 +155,10 @@ impl Process {
     }
 
     /// Judges one batch from each socket.
-    fn read_captures(&mut self) -> std::io::Result<()> {
+    fn read_captures(&mut self, readable: [bool; 2]) -> std::io::Result<()> {
+        if readable == [false; 2] {
+            return Ok(());
+        }
         let Self { link, captures, verifier: Some(verifier), skew_reported, .. } = self else {
             return Ok(());
         };
@@ -158,7 +166,8 @@ impl Process {
         let mut result = Ok(());
         let mut stale = false;
         let mut received_any = false;
-        for capture in &mut *captures {
+        let captures = captures.iter_mut().zip(readable);
+        for (capture, _) in captures.filter(|(_, readable)| *readable) {
             let received = capture.receive(&mut |datagram| {
                 if let Some(message) = judge(verifier, now, &datagram, skew_reported) {
                     result = link.send_to_warden(&message);

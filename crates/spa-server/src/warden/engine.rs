@@ -136,6 +136,8 @@ pub struct Engine {
     record: Record,
     enforcer: Enforcer,
     wanted: Wanted,
+    /// The grants that changed in `wanted` since the firewall was last brought to it.
+    changed: Vec<GrantKey>,
     config: Config,
     names: HashMap<PublicKey, ClientName>,
     provisional: Option<Provisional>,
@@ -183,6 +185,7 @@ impl Engine {
             record,
             enforcer,
             wanted: Wanted { protection: Some(config.protection()), ..Wanted::default() },
+            changed: Vec::new(),
             names,
             config,
             provisional,
@@ -551,7 +554,8 @@ impl Engine {
             self.enforcer.forget(); // what was known then is not to be relied on
         }
         self.enforcer.allow_moving_jump(self.jump_moves.has_room(now));
-        match self.enforcer.enforce(&self.wanted) {
+        let changed = std::mem::take(&mut self.changed); // after a failure all is compared
+        match self.enforcer.enforce_grants(&self.wanted, &changed) {
             Ok(report) => {
                 events::written(&report, self.degraded.as_deref());
                 if report.jump_moved {
@@ -587,11 +591,15 @@ impl Engine {
 
     fn want(&mut self, now: Now, key: &LeaseKey, lease: &Lease) {
         let lifetime = Lifetime { from: wall(lease.wall_since(now)), until: wall(lease.wall_until(now)) };
-        self.wanted.grants.insert(grant_key(key), lifetime);
+        let key = grant_key(key);
+        self.changed.push(key.clone());
+        self.wanted.grants.insert(key, lifetime);
     }
 
     fn want_no_more(&mut self, key: &LeaseKey) {
-        self.wanted.grants.remove(&grant_key(key));
+        let key = grant_key(key);
+        self.wanted.grants.remove(&key);
+        self.changed.push(key);
     }
 
     fn forget_ended(&mut self, ended: &[Ended]) {
