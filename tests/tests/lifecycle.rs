@@ -237,7 +237,8 @@ fn reload_is_all_or_nothing() {
             .configure(&Settings { services: format!("{more}wrong = \"tcp/0\"\n"), ..settings.clone() });
         let output = scene.server.call(&["reload"]);
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.contains("server.toml") && said.contains("tcp/0"), "{said}");
+        assert_eq!(output.status.code(), Some(78), "{said}");
+        assert!(said.contains("server.toml:19:9") && said.contains("1 to 65535"), "{said}");
         assert_eq!(scene.look(stranger, 8080), Probe::Open);
         scene.server.configure(&Settings { services: more, ..settings });
         scene.server.must(&["reload"]);
