@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ pub struct Process {
     name: String,
     child: Child,
     log: Arc<Mutex<String>>,
+    hung_up: Arc<AtomicBool>,
 }
 
 impl Process {
@@ -30,9 +32,15 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         let log = Arc::new(Mutex::new(String::new()));
-        collect(child.stdout.take().expect("piped"), &log);
-        collect(child.stderr.take().expect("piped"), &log);
-        Self { name: name.into(), child, log }
+        let hung_up = Arc::new(AtomicBool::new(false));
+        collect(child.stdout.take().expect("piped"), &log, &hung_up);
+        collect(child.stderr.take().expect("piped"), &log, &hung_up);
+        Self { name: name.into(), child, log, hung_up }
+    }
+
+    /// After the next line nobody reads any more what it writes: like a terminal, its standard error is gone.
+    pub fn hang_up(&self) {
+        self.hung_up.store(true, Ordering::Relaxed);
     }
 
     /// What it has written so far.
@@ -151,14 +159,17 @@ impl Drop for Process {
     }
 }
 
-fn collect(pipe: impl Read + Send + 'static, log: &Arc<Mutex<String>>) {
-    let log = Arc::clone(log);
+fn collect(pipe: impl Read + Send + 'static, log: &Arc<Mutex<String>>, hung_up: &Arc<AtomicBool>) {
+    let (log, hung_up) = (Arc::clone(log), Arc::clone(hung_up));
     std::thread::spawn(move || {
         let mut lines = BufReader::new(pipe);
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
             log.lock().expect("no panic while locked").push_str(&String::from_utf8_lossy(&line));
             line.clear();
+            if hung_up.load(Ordering::Relaxed) {
+                return; // and closes the pipe
+            }
         }
     });
 }

@@ -207,6 +207,25 @@ impl Server {
         count.unwrap_or_else(|| panic!("status --json has no refused.{reason}: {status}"))
     }
 
+    /// How many packets were refused, for whatever reason.
+    ///
+    /// # Panics
+    /// If the status does not have it.
+    pub fn refused_in_all(&self) -> u64 {
+        let status = self.status();
+        let counts = status["refused"].as_object().unwrap_or_else(|| panic!("no refused: {status}"));
+        counts.values().filter_map(Value::as_u64).sum()
+    }
+
+    /// How many Diffie-Hellman operations packets have cost.
+    ///
+    /// # Panics
+    /// If the status does not have it.
+    pub fn diffie_hellmans(&self) -> u64 {
+        let status = self.status();
+        status["diffie-hellman"].as_u64().unwrap_or_else(|| panic!("no diffie-hellman: {status}"))
+    }
+
     /// `spa-server grants --json`, as an array.
     ///
     /// # Panics

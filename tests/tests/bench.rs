@@ -9,7 +9,7 @@ use spa_tests::services::tcp_echo;
 use spa_tests::sniff::Sniffer;
 use spa_tests::{Family, SPA_PORT, Settings, Variant, for_each_variant};
 
-for_each_variant!(knock_to_open);
+for_each_variant!(knock_to_open, connect_costs);
 
 /// Within the burst of one client's budget.
 const KNOCKS: u16 = 12;
@@ -40,6 +40,41 @@ fn knock_to_open(variant: Variant) {
     println!("{variant:?}: the command spa-client open: median {command:?}; one exec of iptables: {exec:?}");
     assert!(opened <= exec * MOST_EXECS, "{opened:?} to open, {exec:?} for one exec of iptables");
     scene.server.process().stop();
+}
+
+/// What `spa-client connect` adds to a connection where the round trip takes no time: all of it, to the first echo.
+fn connect_costs(variant: Variant) {
+    const ROUNDS: usize = 7;
+    let mut scene = Scene::new(&Settings { open_for: "60s", ..Settings::new(variant) }, Family::V4);
+    let address = scene.address.to_string();
+    let (mut starts, mut closed, mut open) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        starts.push(time(|| drop(scene.alice.must(&["--version"]))));
+        for times in [&mut closed, &mut open] {
+            times.push(time(|| {
+                let output = scene.alice.call_with(&["connect", &address, "22"], b"echo\n");
+                assert_eq!(output.stdout, b"echo\n", "{}", String::from_utf8_lossy(&output.stderr));
+            }));
+        }
+        scene.server.must(&["revoke", "--all"]);
+    }
+    let (start, closed, open) = (median(starts), median(closed), median(open));
+    println!(
+        "{variant:?}: spa-client connect to the first echo: median {closed:?}, {open:?} where it is open already"
+    );
+    println!("{variant:?}: spa-client --version, the start of the program alone: median {start:?}");
+    let exec = median((0..5).map(|_| exec_iptables(&scene)).collect());
+    assert!(
+        closed <= start + exec * MOST_EXECS,
+        "{closed:?}, {start:?} for a start, {exec:?} for one exec of iptables"
+    );
+    scene.server.process().stop();
+}
+
+fn time(body: impl FnOnce()) -> Duration {
+    let began = Instant::now();
+    body();
+    began.elapsed()
 }
 
 /// From the datagram on the wire to the first connection that is accepted; and the whole command.

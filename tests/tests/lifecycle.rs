@@ -1,7 +1,7 @@
 //! The daemon's commands: first start with a way back, protection without the daemon, reload, revoke, close.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use spa_tests::probe::{PATIENCE, Probe, connect, echoes, eventually};
@@ -12,6 +12,8 @@ use spa_tests::{Client, Family, Server, Settings, Topology, Variant, for_each_va
 for_each_variant!(
     unconfirmed_goes_back,
     unconfirmed_and_killed_goes_back,
+    unconfirmed_and_stopped_goes_back,
+    unconfirmed_change_goes_back_to_protection,
     confirmed_stays,
     protect_and_unprotect_leave_no_trace,
     own_rules_are_left_alone,
@@ -59,6 +61,41 @@ fn unconfirmed_and_killed_goes_back(variant: Variant) {
     eventually("the kernel lifts what was not confirmed", Duration::from_secs(6), || {
         look(&topology, 22) == Probe::Open
     });
+}
+
+fn unconfirmed_and_stopped_goes_back(variant: Variant) {
+    let (topology, mut server, _) = fresh(variant);
+    let before = all_rules(&server);
+    for signal in [Signal::TERM, Signal::INT] {
+        server.start_with(&["run", "--confirm", "60s"]);
+        assert_eq!(look(&topology, 22), Probe::Silent);
+        server.process().signal(signal);
+        let status = server.process().wait();
+        assert_eq!(look(&topology, 22), Probe::Open, "as it was, {signal:?}: {status}\n{}", server.log());
+        assert_eq!(all_rules(&server), before, "{signal:?}");
+    }
+}
+
+/// However it ends, what was closed before the attempt stays closed.
+fn unconfirmed_change_goes_back_to_protection(variant: Variant) {
+    let (topology, mut server, _) = fresh(variant);
+    let settings = Settings { open_for: "20s", ..Settings::new(variant) };
+    server.start();
+    server.process().stop();
+    let before = all_rules(&server);
+    let services = format!("{}more = \"tcp/8080\"\n", settings.services);
+    server.configure(&Settings { services, ..settings });
+    for (within, by_signal) in [("60s", true), ("2s", false)] {
+        server.start_with(&["run", "--confirm", within]);
+        assert_eq!([look(&topology, 22), look(&topology, 8080)], [Probe::Silent; 2]);
+        if by_signal {
+            server.process().signal(Signal::TERM);
+        }
+        let status = server.process().wait();
+        let looks = [look(&topology, 22), look(&topology, 8080)];
+        assert_eq!(looks, [Probe::Silent, Probe::Open], "{status}\n{}", server.log());
+        assert_eq!(all_rules(&server), before);
+    }
 }
 
 fn confirmed_stays(variant: Variant) {
@@ -200,7 +237,8 @@ fn reload_is_all_or_nothing() {
             .configure(&Settings { services: format!("{more}wrong = \"tcp/0\"\n"), ..settings.clone() });
         let output = scene.server.call(&["reload"]);
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.contains("server.toml") && said.contains("tcp/0"), "{said}");
+        assert_eq!(output.status.code(), Some(78), "{said}");
+        assert!(said.contains("server.toml:19:9") && said.contains("1 to 65535"), "{said}");
         assert_eq!(scene.look(stranger, 8080), Probe::Open);
         scene.server.configure(&Settings { services: more, ..settings });
         scene.server.must(&["reload"]);
@@ -234,6 +272,29 @@ fn a_dry_run_changes_nothing() {
     });
 }
 
+/// A daemon in the foreground outlives its terminal, and whatever it has to say then.
+#[test]
+fn a_lost_standard_error_ends_nothing() {
+    in_namespace(|| {
+        let mut scene = Scene::new(&Settings { open_for: "60s", ..Settings::new(Variant::Nft) }, Family::V4);
+        scene.server.process().hang_up();
+        for _ in 0..3 {
+            scene.server.must(&["reload"]);
+        }
+        let invite = scene.server.enrol("bob", "web", &scene.address.to_string(), &[]);
+        scene.server.process().signal(Signal::HUP);
+        eventually("the hang-up is a reload", PATIENCE, || scene.server.status()["clients"] == 2);
+        assert!(scene.server.process().is_running());
+        let client = &scene.topology.client;
+        Client::invited(client, "bob", &invite).open("web");
+        scene.wait_open(client, 80);
+        scene.alice.open("ssh");
+        scene.wait_open(client, 22);
+        let status = scene.server.process().stop();
+        assert!(status.success(), "{status}");
+    });
+}
+
 /// Both halves: whichever dies, the other does not go on alone, and nothing opens.
 #[test]
 fn the_verifier_is_replaced_when_killed() {
@@ -242,6 +303,17 @@ fn the_verifier_is_replaced_when_killed() {
         let daemon = scene.server.process().pid();
         let verifier = || scene_verifier(daemon);
         let first = verifier().expect("the daemon has a verifier");
+        // The stranger tries all the time: a connection that is once let in is seen.
+        let (stranger, address) = (scene.topology.stranger.ns.clone(), scene.address);
+        let until = Instant::now() + Duration::from_secs(3);
+        let tries = std::thread::spawn(move || {
+            let to = std::net::SocketAddr::new(address, 22);
+            let step = Duration::from_millis(5);
+            let let_in = || std::net::TcpStream::connect_timeout(&to, step).is_ok();
+            stranger.enter(|| {
+                std::iter::repeat_with(let_in).take_while(|_| Instant::now() < until).any(|in_| in_)
+            })
+        });
         spa_tests::sh(&format!("kill -9 {first}"));
         eventually("another verifier", PATIENCE, || verifier().is_some_and(|pid| pid != first));
         assert_eq!(scene.look(&scene.topology.client, 22), Probe::Silent);
@@ -249,6 +321,7 @@ fn the_verifier_is_replaced_when_killed() {
             scene.alice.call(&["open", "ssh"]);
             scene.look(&scene.topology.client, 22) == Probe::Open
         });
+        assert!(!tries.join().expect("no panic"), "the port never opened to the stranger");
         // The verifier holds no capability, whoever it runs as.
         let pid = verifier().expect("it runs");
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("procfs");
@@ -260,6 +333,31 @@ fn the_verifier_is_replaced_when_killed() {
         assert!(status.contains("NoNewPrivs:\t1"));
         scene.server.process().kill();
         assert!(!std::path::Path::new(&format!("/proc/{pid}/exe")).exists(), "it ends with the warden");
+    });
+}
+
+/// A verifier that keeps dying is not started for ever: the daemon says so and ends, and protection stays.
+#[test]
+fn a_verifier_that_keeps_dying_ends_the_daemon_closed() {
+    in_namespace(|| {
+        let scene = &mut Scene::new(&Settings::new(Variant::Nft), Family::V4);
+        let daemon = scene.server.process().pid();
+        let mut last = None;
+        for _ in 0..20 {
+            eventually("the next verifier, or the end", PATIENCE, || {
+                !scene.server.process().is_running()
+                    || scene_verifier(daemon).is_some_and(|pid| Some(pid) != last)
+            });
+            let Some(verifier) = scene_verifier(daemon) else { break };
+            last = Some(verifier);
+            spa_tests::sh(&format!("kill -9 {verifier} 2>/dev/null || true"));
+        }
+        let status = scene.server.process().wait();
+        assert_eq!(status.code(), Some(70), "{}", scene.server.log());
+        assert_eq!(
+            scene.looks(&[(&scene.topology.client, 22), (&scene.topology.stranger, 22)]),
+            [Probe::Silent; 2]
+        );
     });
 }
 

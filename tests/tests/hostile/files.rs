@@ -48,7 +48,7 @@ impl Complaints {
         let said = said(output);
         // "alic": a changed byte may name another file beside it.
         let name: String = path.display().to_string();
-        let name = &name[..name.len() - 5];
+        let name = &name[..name.len() - 6];
         let brief: String = said.chars().take(300).collect();
         match output.status.code() {
             Some(0) => {} // cut or changed where it does not matter

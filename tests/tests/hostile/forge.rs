@@ -41,7 +41,17 @@ impl Forger {
     pub fn knock_at(&self, service: &str, address: Address, counter: u64) -> Vec<u8> {
         let name = service.parse().expect("a service's name");
         let requests = Requests::new([Request::Service(name)]).expect("one request");
-        let knock = Knock { action: Action::Open { requests, seconds: 0 }, address, counter };
+        self.seal(Action::Open { requests, seconds: 0 }, address, counter)
+    }
+
+    /// A close of everything, with a counter, Unix nanoseconds.
+    pub fn close_at(&self, counter: u64) -> Vec<u8> {
+        let requests = Requests::new([]).expect("no request");
+        self.seal(Action::Close { requests }, Address::Observed, counter)
+    }
+
+    fn seal(&self, action: Action, address: Address, counter: u64) -> Vec<u8> {
+        let knock = Knock { action, address, counter };
         let random = Randomness { nonce: rand::random(), ephemeral: rand::random(), size: rand::random() };
         self.sealer.seal(&knock, &random)
     }

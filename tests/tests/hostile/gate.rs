@@ -22,11 +22,86 @@ fn a_cloak_key_alone_gets_no_further_than_the_name() {
             socket.send(&forger.knock("ssh", Address::Observed)).expect("sent");
         }
         eventually("every one is refused by name", PATIENCE, || scene.server.refused("name") == FORGED);
-        assert_eq!(scene.server.refused("budget-global"), 0, "none was paid for");
+        assert_eq!(scene.server.diffie_hellmans(), 0, "none was paid for");
         assert_eq!(scene.look(&scene.topology.stranger, 22), Probe::Silent);
         scene.alice.open("ssh");
         scene.wait_open(&scene.topology.client, 22);
         assert!(scene.server.log().lines().count() < 50, "no line a packet:\n{}", scene.server.log());
+    });
+}
+
+/// Taken from the air and sent on from everywhere, a packet costs one Diffie-Hellman, and opens for one source at most.
+#[test]
+fn a_packet_from_many_sources_costs_one_diffie_hellman() {
+    in_namespace(|| {
+        const SOURCES: u8 = 100;
+        let scene = scene();
+        let (client, stranger) = (&scene.topology.client, &scene.topology.stranger);
+        let sources = (0..SOURCES).map(|number| std::net::IpAddr::from([192, 0, 2, 100 + number]));
+        let sockets: Vec<_> = sources
+            .map(|source| {
+                stranger.add_address(source);
+                let socket =
+                    stranger.ns.enter(|| std::net::UdpSocket::bind((source, 0)).expect("just added"));
+                socket.connect((scene.address, spa_tests::SPA_PORT)).expect("a route");
+                socket
+            })
+            .collect();
+        let forger = Forger::client(&scene.invite);
+        let bound = Address::Bound(client.address(Family::V4));
+        for (nth, address) in [bound, Address::Observed].into_iter().enumerate() {
+            let packet = forger.knock("ssh", address);
+            let judged = || scene.server.refused_in_all() + scene.server.grants().len() as u64;
+            let before = judged();
+            for socket in &sockets {
+                socket.send(&packet).expect("sent");
+            }
+            let sent = u64::from(SOURCES);
+            eventually(format_args!("all copies of {address:?} are judged"), PATIENCE, || {
+                judged() == before + sent
+            });
+            let paid = scene.server.diffie_hellmans();
+            assert_eq!(paid, nth as u64 + 1, "{address:?}: {}", scene.server.status());
+            // The honest sender of the bound packet comes last of all, and still gets in.
+            if address == bound {
+                assert!(scene.server.grants().is_empty());
+                scene.send(client, &packet);
+                scene.wait_open(client, 22);
+                assert_eq!(scene.server.diffie_hellmans(), paid, "with the result of the first copy");
+                scene.server.must(&["revoke", "--all"]);
+            }
+        }
+        assert_eq!(scene.server.grants().len(), 1, "observed: the first to come");
+    });
+}
+
+/// A client's close that somebody held back ends nothing that was asked for after it.
+#[test]
+fn a_close_held_back_ends_no_newer_grant() {
+    in_namespace(|| {
+        let scene = scene();
+        let client = &scene.topology.client;
+        let alice = Forger::client(&scene.invite);
+        let (first, held, second) = (forge::now(), forge::now(), forge::now());
+        scene.send(client, &alice.knock_at("ssh", Address::Observed, first));
+        scene.wait_open(client, 22);
+        scene.send(client, &alice.knock_at("web", Address::Observed, second));
+        scene.wait_open(client, 80);
+        let close = alice.close_at(held);
+        scene.send(client, &close);
+        eventually("what was older than it is closed", PATIENCE, || scene.look(client, 22) == Probe::Silent);
+        assert_eq!(scene.look(client, 80), Probe::Open, "what was asked for later is not");
+        // The same service, asked for again after the close was made.
+        let (held, again) = (forge::now(), forge::now());
+        scene.send(client, &alice.knock_at("web", Address::Observed, again));
+        eventually("it is renewed", PATIENCE, || scene.server.status()["granted"] == 4);
+        let granted = scene.server.status()["granted"].as_u64().expect("a count");
+        scene.send(client, &alice.close_at(held));
+        eventually("the close is judged", PATIENCE, || {
+            let status = scene.server.status();
+            status["granted"].as_u64() > Some(granted) || scene.server.refused("counter") > 0
+        });
+        assert_eq!(scene.look(client, 80), Probe::Open);
     });
 }
 
