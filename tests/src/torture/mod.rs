@@ -1,0 +1,10 @@
+//! Kills spa-server at every moment and compares what stands in the kernel with what may and must stand.
+
+pub mod kernel;
+pub mod model;
+pub mod options;
+mod phases;
+mod random;
+pub mod report;
+pub mod rounds;
+mod watch;

@@ -1,0 +1,158 @@
+//! What others see the whole time, by real connections: a stranger, to whom the port must never be open, and the
+//! clients' machine, to which it must be open as long as it was told and no longer.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use spa_tests::{Family, Host, SPA_PORT, Topology, probe};
+
+use super::model::{Model, now};
+
+/// How long a stranger's SYN is waited for: one SYN, no retransmission, some 60 tries a second.
+const STRANGER_WAITS: Duration = Duration::from_millis(15);
+/// A busy machine takes its time, but a SYN that was dropped is not sent again within it.
+const CLIENT_WAITS: Duration = Duration::from_millis(700);
+/// Around a limit nothing is said.
+const MARGIN: f64 = 0.05;
+
+/// What the threads and the rounds share.
+#[derive(Default)]
+pub struct Shared {
+    pub model: Mutex<Model>,
+    /// The rounds took the protection away themselves.
+    pub unprotected: AtomicBool,
+    pub violations: Mutex<Vec<String>>,
+    /// What goes on, for the report.
+    pub phase: Mutex<String>,
+    pub stranger_tries: AtomicU64,
+    pub client_tries: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    pub fn violation(&self, text: &str) {
+        let phase = self.phase.lock().expect("no panic while locked").clone();
+        let line = format!("{:.3} {phase}: {text}", now());
+        eprintln!("VIOLATION {line}");
+        self.violations.lock().expect("no panic while locked").push(line);
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Ends the threads when dropped.
+pub struct Watchers {
+    shared: Arc<Shared>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Watchers {
+    pub fn start(topology: &Topology, shared: &Arc<Shared>) -> Self {
+        let mut threads = Vec::new();
+        for family in Family::BOTH {
+            let to = topology.server.address(family);
+            for port in [22, 443] {
+                threads.push(spawn(&topology.stranger, shared, move |shared| stranger(shared, to, port)));
+            }
+            threads.push(spawn(&topology.stranger, shared, move |shared| knocker(shared, to)));
+            let source = topology.client.address(family);
+            for port in [22, 80] {
+                threads.push(spawn(&topology.client, shared, move |shared| client(shared, source, to, port)));
+            }
+        }
+        Self { shared: Arc::clone(shared), threads }
+    }
+}
+
+impl Drop for Watchers {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join(); // a panic there was printed there
+        }
+    }
+}
+
+fn spawn(
+    host: &Host,
+    shared: &Arc<Shared>,
+    body: impl Fn(&Shared) + Send + Sync + 'static,
+) -> std::thread::JoinHandle<()> {
+    let (ns, shared) = (host.ns.clone(), Arc::clone(shared));
+    std::thread::spawn(move || ns.enter(|| while !shared.is_stopped() { body(&shared) }))
+}
+
+/// One try; anything but silence, from a closed port, is a violation.
+fn stranger(shared: &Shared, to: IpAddr, port: u16) {
+    let excused = || shared.unprotected.load(Ordering::SeqCst);
+    let before = excused();
+    let tried = TcpStream::connect_timeout(&SocketAddr::new(to, port), STRANGER_WAITS);
+    shared.stranger_tries.fetch_add(1, Ordering::Relaxed);
+    let silent = matches!(&tried, Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock));
+    if !silent && !before && !excused() {
+        shared.violation(&format!("to a stranger, [{to}]:{port} answered: {tried:?}"));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// A datagram to the SPA port draws no answer, whoever runs.
+fn knocker(shared: &Shared, to: IpAddr) {
+    let excused = || shared.unprotected.load(Ordering::SeqCst);
+    let before = excused();
+    let any: SocketAddr = if to.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
+    let socket = std::net::UdpSocket::bind(any).expect("a UDP socket");
+    let answer = socket.connect((to, SPA_PORT)).and_then(|()| {
+        socket.set_read_timeout(Some(STRANGER_WAITS))?;
+        socket.send(&[0; 300])?;
+        socket.recv(&mut [0; 16])
+    });
+    shared.stranger_tries.fetch_add(1, Ordering::Relaxed);
+    let silent = matches!(&answer, Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock));
+    if !silent && !before && !excused() {
+        shared.violation(&format!("the SPA port of {to} answered: {answer:?}"));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// One try from the clients' machine, held against the model.
+fn client(shared: &Shared, source: IpAddr, to: IpAddr, port: u16) {
+    let endpoint = format!("tcp/{port}");
+    let bounds = || shared.model.lock().expect("no panic while locked").bounds(source, &endpoint);
+    let excused = || shared.unprotected.load(Ordering::SeqCst);
+    let (before, was_excused) = (bounds(), excused());
+    let began = now();
+    // One that must not succeed need not be waited for.
+    let must = before.1 > began;
+    let waits = if must { CLIENT_WAITS } else { STRANGER_WAITS };
+    let tried = TcpStream::connect_timeout(&SocketAddr::new(to, port), waits);
+    let (ended, after) = (now(), bounds());
+    shared.client_tries.fetch_add(1, Ordering::Relaxed);
+    if was_excused || excused() {
+        return;
+    }
+    match tried {
+        Ok(_) if began > before.0.max(after.0) + MARGIN => {
+            shared.violation(&format!("open past its end from {source} to port {port}, at most {:.3}", before.0.max(after.0)));
+        }
+        // Over its end while it was tried, or taken back meanwhile: nothing is known.
+        Err(error) if must && before.1.min(after.1) > ended => {
+            shared.violation(&format!("closed early from {source} to port {port}: {error}; until {:.3}", before.1));
+        }
+        _ => {}
+    }
+    std::thread::sleep(Duration::from_millis(5));
+}
+
+/// Waits until a port is silent to a stranger: from then on it must stay so.
+pub fn wait_protected(topology: &Topology) {
+    for family in Family::BOTH {
+        probe::eventually("protection", probe::PATIENCE, || {
+            probe::tcp(&topology.stranger.ns, topology.server.address(family), 22) == probe::Probe::Silent
+        });
+    }
+}
