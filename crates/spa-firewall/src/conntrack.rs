@@ -21,18 +21,18 @@ use crate::sockets::{Connection, State, connections};
 
 /// Message types: the conntrack subsystem of nfnetlink, `linux/netfilter/nfnetlink_conntrack.h`.
 const CT_NEW: u16 = 0x100;
-const CT_GET: u16 = 0x101;
-const CT_DELETE: u16 = 0x102;
+pub(crate) const CT_GET: u16 = 0x101;
+pub(crate) const CT_DELETE: u16 = 0x102;
 const CT_GET_STATS: u16 = 0x105;
 
-const TUPLE_ORIG: u16 = 1;
-const TUPLE_REPLY: u16 = 2;
+pub(crate) const TUPLE_ORIG: u16 = 1;
+pub(crate) const TUPLE_REPLY: u16 = 2;
 const STATUS: u16 = 3;
 const PROTOINFO: u16 = 4;
 const TIMEOUT: u16 = 7;
 const TUPLE_IP: u16 = 1;
-const TUPLE_PROTO: u16 = 2;
-const PROTO_NUM: u16 = 1;
+pub(crate) const TUPLE_PROTO: u16 = 2;
+pub(crate) const PROTO_NUM: u16 = 1;
 const PROTO_SRC_PORT: u16 = 2;
 const PROTO_DST_PORT: u16 = 3;
 const PROTOINFO_TCP: u16 = 1;
@@ -71,7 +71,9 @@ pub struct Adopted {
 pub fn adopt_established(services: &BTreeSet<Endpoint>) -> Result<Adopted, Error> {
     let mut socket = open()?;
     let mut adopted = Adopted::default();
-    for connection in list().map_err(|source| Error::Io { doing: "listing TCP connections", source })? {
+    for connection in
+        undisturbed(connections).map_err(|source| Error::Io { doing: "listing TCP connections", source })?
+    {
         let port = Endpoint::new(Protocol::Tcp, connection.local.port());
         if !port.is_some_and(|port| services.contains(&port)) || connection.peer.ip().is_loopback() {
             continue;
@@ -100,11 +102,12 @@ fn open() -> Result<Socket, Error> {
     })
 }
 
-fn list() -> io::Result<Vec<Connection>> {
+/// Lists, once more whenever a change came in between.
+pub(crate) fn undisturbed<T>(mut list: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut left = DUMP_ATTEMPTS;
     loop {
         left -= 1;
-        match connections() {
+        match list() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted && left > 0 => {}
             result => return result,
         }
@@ -191,7 +194,7 @@ fn tracked(state: State) -> (u8, u32) {
 }
 
 /// `struct nfgenmsg`: family, version 0, resource 0.
-fn nfgenmsg(family: u8) -> [u8; 4] {
+pub(crate) fn nfgenmsg(family: u8) -> [u8; 4] {
     [family, 0, 0, 0]
 }
 
@@ -222,7 +225,7 @@ fn fill(tuple: Request, source: SocketAddr, destination: SocketAddr) -> Request 
 }
 
 /// The source address and port of a tuple.
-fn source(tuple: &[u8]) -> Option<SocketAddr> {
+pub(crate) fn source(tuple: &[u8]) -> Option<SocketAddr> {
     let ip = find(tuple, TUPLE_IP)?;
     let address = match (find(ip, 1), find(ip, 3)) {
         (Some(octets), _) => IpAddr::from(<[u8; 4]>::try_from(octets).ok()?),

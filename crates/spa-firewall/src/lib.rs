@@ -8,6 +8,7 @@
 
 mod ahead;
 pub mod conntrack;
+mod cut;
 mod driver;
 mod elements;
 mod enforcer;
@@ -25,6 +26,7 @@ mod sockets;
 pub mod survey;
 mod words;
 
+pub use cut::{Cut, Flow, Refused, cut};
 pub use driver::Firewall;
 pub use elements::ElementPlan;
 pub use enforcer::{ATTEMPTS, Enforcer, GrantStatus, Report};

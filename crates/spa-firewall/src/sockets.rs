@@ -1,17 +1,18 @@
-//! The TCP connections of this host, from sock_diag(7). Needs no privilege.
+//! The connections of this host, from sock_diag(7). Listing them needs no privilege; ending one needs CAP_NET_ADMIN.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rustix::net::netlink;
+use spa_proto::Protocol;
 
-use crate::netlink::{DUMP, Request, Socket};
+use crate::netlink::{ACK, DUMP, Request, Socket};
 
-/// `SOCK_DIAG_BY_FAMILY`, `linux/sock_diag.h`.
+/// `SOCK_DIAG_BY_FAMILY` and `SOCK_DESTROY`, `linux/sock_diag.h`.
 const BY_FAMILY: u16 = 20;
+const DESTROY: u16 = 21;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
-const IPPROTO_TCP: u8 = 6;
 /// `struct inet_diag_req_v2`, of which the socket's identity is the last 48 bytes.
 const REQUEST_SIZE: usize = 56;
 const IDENTITY_SIZE: usize = 48;
@@ -55,20 +56,76 @@ pub struct Connection {
 
 /// All TCP connections in one of these states.
 pub fn connections() -> io::Result<Vec<Connection>> {
-    let mut socket = Socket::open(netlink::SOCK_DIAG)?;
+    let states = State::ALL.iter().map(|state| 1 << *state as u32).sum();
     let mut found = Vec::new();
+    dump(Protocol::Tcp, states, |listed| {
+        found.push(parse(listed)?);
+        Some(())
+    })?;
+    Ok(found)
+}
+
+/// A socket with a peer, as the kernel knows it.
+#[derive(Clone, Debug)]
+pub struct Connected {
+    /// Our end.
+    pub local: SocketAddr,
+    /// The other end.
+    pub peer: SocketAddr,
+    family: u8,
+    /// `struct inet_diag_sockid`, with the cookie that no later socket shares.
+    identity: [u8; IDENTITY_SIZE],
+}
+
+/// All sockets with a peer: TCP ones from the first SYN to the last acknowledgement, UDP ones that are connected.
+pub fn connected(protocol: Protocol) -> io::Result<Vec<Connected>> {
+    /// `TCP_SYN_SENT` and `TCP_SYN_RECV`.
+    const OPENING: u32 = 1 << 2 | 1 << 3;
+    let states: u32 = State::ALL.iter().map(|state| 1 << *state as u32).sum();
+    let mut found = Vec::new();
+    dump(protocol, states | OPENING, |listed| {
+        let (local, peer) = ends(listed)?;
+        let identity = *listed.get(4..)?.first_chunk()?;
+        found.push(Connected { local, peer, family: *listed.first()?, identity });
+        Some(())
+    })?;
+    Ok(found)
+}
+
+impl Connected {
+    /// Has the kernel end it: the program gets `ECONNABORTED`, and the peer of a TCP connection a reset.
+    ///
+    /// # Errors
+    /// `NotFound` if it is gone; `Unsupported` from a kernel without `CONFIG_INET_DIAG_DESTROY`.
+    pub fn destroy(&self, protocol: Protocol, socket: &mut Socket) -> io::Result<()> {
+        let fixed = request(self.family, protocol, u32::MAX, &self.identity);
+        socket.request(Request::new(DESTROY, ACK).fixed(&fixed), |_| {})
+    }
+}
+
+/// `struct inet_diag_req_v2`.
+fn request(
+    family: u8,
+    protocol: Protocol,
+    states: u32,
+    identity: &[u8; IDENTITY_SIZE],
+) -> [u8; REQUEST_SIZE] {
+    let mut fixed = [0; REQUEST_SIZE];
+    fixed[0] = family;
+    fixed[1] = protocol.number();
+    fixed[4..8].copy_from_slice(&states.to_ne_bytes());
+    fixed[REQUEST_SIZE - IDENTITY_SIZE..].copy_from_slice(identity);
+    fixed
+}
+
+/// Hands each socket in these states to `each`, which returns `None` for what it cannot read.
+fn dump(protocol: Protocol, states: u32, mut each: impl FnMut(&[u8]) -> Option<()>) -> io::Result<()> {
+    let mut socket = Socket::open(netlink::SOCK_DIAG)?;
     for family in [AF_INET, AF_INET6] {
-        let states: u32 = State::ALL.iter().map(|state| 1 << *state as u32).sum();
-        let mut fixed = [0; REQUEST_SIZE];
-        fixed[0] = family;
-        fixed[1] = IPPROTO_TCP;
-        fixed[4..8].copy_from_slice(&states.to_ne_bytes());
+        let fixed = request(family, protocol, states, &[0; IDENTITY_SIZE]);
         let mut bad = false;
-        let answer =
-            socket.request(Request::new(BY_FAMILY, DUMP).fixed(&fixed), |payload| match parse(payload) {
-                Some(connection) => found.push(connection),
-                None => bad = true,
-            });
+        let answer = socket
+            .request(Request::new(BY_FAMILY, DUMP).fixed(&fixed), |listed| bad |= each(listed).is_none());
         match answer {
             // A kernel without IPv6 has no such sockets.
             Err(error) if family == AF_INET6 && error.kind() == io::ErrorKind::NotFound => {}
@@ -77,15 +134,19 @@ pub fn connections() -> io::Result<Vec<Connection>> {
             Ok(()) => {}
         }
     }
-    Ok(found)
+    Ok(())
 }
 
-/// `struct inet_diag_msg`: family, state, timer, retransmissions, then the identity: ports and addresses in network
-/// order.
-fn parse(payload: &[u8]) -> Option<Connection> {
-    let family = *payload.first()?;
-    let state = State::from_number(*payload.get(1)?)?;
-    let identity = payload.get(4..4 + IDENTITY_SIZE)?;
+fn parse(listed: &[u8]) -> Option<Connection> {
+    let (local, peer) = ends(listed)?;
+    Some(Connection { local, peer, state: State::from_number(*listed.get(1)?)? })
+}
+
+/// Our end and the other, from `struct inet_diag_msg`: family, state, timer, retransmissions, then the identity: ports
+/// and addresses in network order.
+fn ends(listed: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+    let family = *listed.first()?;
+    let identity = listed.get(4..4 + IDENTITY_SIZE)?;
     let port = |at: usize| Some(u16::from_be_bytes(identity.get(at..at + 2)?.try_into().ok()?));
     let address = |at: usize| match family {
         AF_INET => {
@@ -98,11 +159,7 @@ fn parse(payload: &[u8]) -> Option<Connection> {
         }
         _ => None,
     };
-    Some(Connection {
-        local: SocketAddr::new(address(4)?, port(0)?),
-        peer: SocketAddr::new(address(20)?, port(2)?),
-        state,
-    })
+    Some((SocketAddr::new(address(4)?, port(0)?), SocketAddr::new(address(20)?, port(2)?)))
 }
 
 #[cfg(test)]

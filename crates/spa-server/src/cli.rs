@@ -48,7 +48,7 @@ say what would happen, change no rule"
     /// Close grants: of a client, for a source, or all.
     #[command(
         after_help = "Examples:\n  spa-server revoke alice\n  spa-server revoke --source 192.0.2.7\n  spa-server \
-revoke --all"
+revoke --all\n  spa-server revoke --source 192.0.2.7 --cut   end its connections too, also those whose grant is over already"
     )]
     Revoke(Revoke),
     /// Show what the daemon does and what it refused.
@@ -164,6 +164,10 @@ pub struct Revoke {
     /// Every grant.
     #[arg(long, group = "which", conflicts_with_all = ["client", "source", "endpoint"])]
     pub all: bool,
+    /// End the connections of these grants as well, and with --source all from there to protected services, unless
+    /// another client's grant still covers them.
+    #[arg(long)]
+    pub cut: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

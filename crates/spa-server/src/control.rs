@@ -36,6 +36,9 @@ pub enum Request {
         source: Option<IpAddr>,
         /// To this endpoint.
         endpoint: Option<String>,
+        /// End their connections too.
+        #[serde(default)]
+        cut: bool,
     },
     /// Read the configuration anew.
     Reload,
@@ -80,6 +83,21 @@ pub struct GrantView {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
+}
+
+/// What `revoke --cut` did, as it prints it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CutView {
+    /// The grants that were closed.
+    pub closed: Vec<GrantView>,
+    /// Connections that conntrack has forgotten.
+    pub connections: usize,
+    /// Sockets that were destroyed.
+    pub sockets: usize,
+    /// Left alone: another client's grant covers the same source and endpoint.
+    pub spared: Vec<String>,
+    /// What could not be ended, and why.
+    pub refused: Vec<String>,
 }
 
 /// Whether a daemon answers on the socket.

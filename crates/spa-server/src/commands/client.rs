@@ -143,7 +143,8 @@ pub fn remove(config: &Config, name: &ClientName) -> Outcome {
     say!("removed {name}");
     reload_if_running(config).map_err(|failure| {
         // Some other file is wrong, so the daemon goes on with what it knew. At least nothing of it stays open.
-        let all_of_it = Request::Revoke { client: Some(name.to_string()), source: None, endpoint: None };
+        let all_of_it =
+            Request::Revoke { client: Some(name.to_string()), source: None, endpoint: None, cut: false };
         let revoked =
             control::ask(&config.state_dir, &all_of_it).map_or("could not be revoked", |_| "are revoked");
         Failure::new(failure.exit, failure).hint(format_args!(

@@ -3,12 +3,12 @@
 use super::{print, print_json};
 use crate::cli::Revoke;
 use crate::config::Config;
-use crate::control::{GrantView, Request, ask};
+use crate::control::{CutView, GrantView, Request, ask};
 use crate::error::{Exit, Failure, Outcome};
 use crate::log::say;
 
-fn views(value: &serde_json::Value) -> Outcome<Vec<GrantView>> {
-    serde::Deserialize::deserialize(value).map_err(|error: serde_json::Error| {
+fn read<T: for<'a> serde::Deserialize<'a>>(value: &serde_json::Value) -> Outcome<T> {
+    T::deserialize(value).map_err(|error: serde_json::Error| {
         Failure::new(Exit::Software, format_args!("the daemon's answer: {error}"))
     })
 }
@@ -33,7 +33,7 @@ pub fn grants(config: &Config, as_json: bool) -> Outcome {
     if as_json {
         return print_json(&answer);
     }
-    let views = views(&answer)?;
+    let views: Vec<GrantView> = read(&answer)?;
     if views.is_empty() {
         say!("nothing is open");
     }
@@ -46,14 +46,39 @@ pub fn revoke(config: &Config, options: &Revoke) -> Outcome {
         client: options.client.as_ref().map(ToString::to_string),
         source: options.source,
         endpoint: options.endpoint.map(|endpoint| endpoint.to_string()),
+        cut: options.cut,
     };
     let answer = ask(&config.state_dir, &request)?;
+    if options.cut {
+        return report_cut(options, &answer);
+    }
     if options.json {
         return print_json(&answer);
     }
-    let views = views(&answer)?;
-    say!("{} closed; connections that are established go on", views.len());
+    let views: Vec<GrantView> = read(&answer)?;
+    say!("{} closed; connections that are established go on (--cut ends them)", views.len());
     print_views(&views)
+}
+
+/// Says what was ended. What could not be is a failure: whoever cuts somebody off has to know.
+fn report_cut(options: &Revoke, answer: &serde_json::Value) -> Outcome {
+    let CutView { closed, connections, sockets, spared, refused } = read(answer)?;
+    if options.json {
+        print_json(answer)?;
+    } else {
+        say!("{} closed; {connections} connections ended, {sockets} sockets destroyed", closed.len());
+        for opening in &spared {
+            say!("not cut: another client's grant covers {opening}");
+        }
+        if closed.is_empty() && options.source.is_none() {
+            say!("no grant was open; --source ADDRESS --cut ends what is left of one that is over");
+        }
+        print_views(&closed)?;
+    }
+    if refused.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::System, format_args!("not all was cut: {}", refused.join("; "))))
 }
 
 /// Shows what the daemon does.

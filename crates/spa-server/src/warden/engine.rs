@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant, SystemTime};
 
-use spa_firewall::{Enforcer, GrantKey, Lifetime, Protection, Wanted};
+use spa_firewall::{Enforcer, GrantKey, Lifetime, Opening, Protection, Wanted};
 use spa_gate::{Accepted, Change, Counters, Ended, Judge, Lease, LeaseKey, Now, Refusal, Selector};
 use spa_proto::{ClientName, Endpoint, Knock, PublicKey};
 use tokio::sync::{oneshot, watch};
@@ -18,7 +18,7 @@ use super::settings::Settings;
 use super::{bounds::PerMinute, events, provisional::Provisional};
 use crate::clock;
 use crate::config::Config;
-use crate::control::GrantView;
+use crate::control::{CutView, GrantView};
 use crate::error::{Exit, Failure, Outcome};
 
 /// Commands that wait for the engine. Only authenticated knocks and root fill it; more knocks are refused.
@@ -63,6 +63,8 @@ pub enum Command {
     Reload(Box<EngineSettings>, oneshot::Sender<Outcome>),
     /// Close what the selector picks.
     Revoke(Selector, oneshot::Sender<Outcome<Vec<GrantView>>>),
+    /// Close what the selector picks, and end its connections.
+    Cut(Selector, oneshot::Sender<Outcome<CutView>>),
     /// List what is open.
     Grants(oneshot::Sender<Outcome<Vec<GrantView>>>),
     /// How it goes.
@@ -270,6 +272,9 @@ impl Engine {
             }
             Command::Revoke(selector, reply) => {
                 let _ = reply.send(self.revoke(&selector)); // as above
+            }
+            Command::Cut(selector, reply) => {
+                let _ = reply.send(self.cut(&selector));
             }
             Command::Grants(reply) => {
                 let _ = reply.send(self.grants());
@@ -490,6 +495,44 @@ impl Engine {
             Some(why) if !ended.is_empty() => Err(events::not_closed(why)),
             _ => Ok(ended.iter().map(|ended| view(&ended.key, &ended.lease, now, 0, 0)).collect()),
         }
+    }
+
+    /// Ends the connections only when the rules are seen to be gone, or they could begin anew.
+    fn cut(&mut self, selector: &Selector) -> Outcome<CutView> {
+        let closed = self.revoke(selector)?;
+        if let Some(why) = self.not_written() {
+            return Err(events::not_closed(why));
+        }
+        let endpoint_of = |view: &GrantView| view.endpoint.parse().ok();
+        let mut openings: BTreeSet<Opening> = closed
+            .iter()
+            .filter_map(|view| Some(Opening { source: view.source, endpoint: endpoint_of(view)? }))
+            .collect();
+        if let (Some(source), None) = (selector.source, &selector.client) {
+            // A connection outlives its grant, so there may be some where no grant is left to name them.
+            let endpoints = match selector.endpoint {
+                Some(endpoint) => BTreeSet::from([endpoint]),
+                None => self.config.endpoints(),
+            };
+            openings.extend(endpoints.into_iter().map(|endpoint| Opening { source, endpoint }));
+        }
+        let live: BTreeSet<_> = self.wanted.grants.keys().map(GrantKey::opening).collect();
+        let (spared, openings): (BTreeSet<_>, _) =
+            openings.into_iter().partition(|opening| live.contains(opening));
+        let done = if self.dry_run || openings.is_empty() {
+            spa_firewall::Cut::default()
+        } else {
+            let own = spa_capture::local_addresses().map_err(|error| events::not_cut(&error))?;
+            spa_firewall::cut(&openings, &own)
+        };
+        events::cut(&done, &spared);
+        Ok(CutView {
+            closed,
+            connections: done.connections,
+            sockets: done.sockets,
+            spared: spared.iter().map(ToString::to_string).collect(),
+            refused: done.refused.iter().map(ToString::to_string).collect(),
+        })
     }
 
     fn grants(&mut self) -> Outcome<Vec<GrantView>> {

@@ -1,12 +1,13 @@
 //! What the log says. One line an event; nothing in direct answer to a packet that is not authentic.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use spa_firewall::conntrack::Adopted;
 use spa_firewall::survey::{Finding, Severity};
-use spa_firewall::{Plan, Report};
+use spa_firewall::{Cut, Opening, Plan, Report};
 use spa_gate::{Change, End, Ended, Lease, LeaseKey, Now, Reason, Refusal};
 use tracing::{error, info, warn};
 
@@ -50,6 +51,17 @@ pub fn ended(list: &[Ended], degraded: Option<&str>) {
                 error!(%client, %source, %endpoint, "{what}, but its rule may still stand: {reason}")
             }
         }
+    }
+}
+
+/// Connections that were ended by command.
+pub fn cut(done: &Cut, spared: &BTreeSet<Opening>) {
+    info!(connections = done.connections, sockets = done.sockets, "cut");
+    for opening in spared {
+        info!(source = %opening.source, endpoint = %opening.endpoint, "not cut: another client's grant covers it");
+    }
+    for refused in &done.refused {
+        warn!("not cut: {refused}");
     }
 }
 
@@ -231,5 +243,15 @@ pub fn not_closed(why: &str) -> Failure {
     Failure::new(
         Exit::System,
         format_args!("the rules could not be removed, and it is tried again every second: {why}"),
+    )
+}
+
+/// A revocation after which no connection could be ended.
+pub fn not_cut(error: &dyn Display) -> Failure {
+    Failure::new(
+        Exit::System,
+        format_args!(
+            "the grants are closed, but no connection was ended: this host's addresses are unknown: {error}"
+        ),
     )
 }

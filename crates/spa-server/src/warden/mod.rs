@@ -377,7 +377,9 @@ impl Warden {
         let answer = match request {
             Request::Status => self.status().await,
             Request::Grants => self.ask(Command::Grants).await.and_then(|grants| json(&grants?)),
-            Request::Revoke { client, source, endpoint } => self.revoke(client, source, endpoint).await,
+            Request::Revoke { client, source, endpoint, cut } => {
+                self.revoke(client, source, endpoint, cut).await
+            }
             Request::Reload => self.reload().await.map(|()| serde_json::Value::Null),
             Request::Confirm => self.ask(Command::Confirm).await.and_then(|confirmed| json(&confirmed?)),
         };
@@ -396,6 +398,7 @@ impl Warden {
         client: Option<String>,
         source: Option<IpAddr>,
         endpoint: Option<String>,
+        cut: bool,
     ) -> Outcome<serde_json::Value> {
         let wrong = |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, error);
         let selector = spa_gate::Selector {
@@ -403,6 +406,9 @@ impl Warden {
             source: source.map(|source| source.to_canonical()),
             endpoint: endpoint.map(|text| text.parse()).transpose().map_err(|error| wrong(&error))?,
         };
+        if cut {
+            return json(&self.ask(|reply| Command::Cut(selector, reply)).await??);
+        }
         json(&self.ask(|reply| Command::Revoke(selector, reply)).await??)
     }
 
