@@ -28,6 +28,8 @@ pub fn can_accept(rule: &str, protection: &Protection) -> bool {
                 continue;
             }
             "-j" | "-g" => target = Some(value()),
+            // Free text, which may look like an option.
+            "--comment" | "--string" | "--hex-string" | "--log-prefix" | "--nflog-prefix" => {}
             _ if negated => {}
             "-i" if is_excepted_interface(value(), protection) => return false,
             "-s" if is_excepted_network(value(), protection) => return false,
@@ -107,6 +109,9 @@ mod tests {
             "-p tcp -m tcp ! --dport 80 -j ACCEPT",
             "-p udp -m udp --dport 62000: -j ACCEPT",
             "! -p icmp -j ACCEPT",
+            "-p tcp -m comment --comment -p -j ACCEPT",
+            "-m comment --comment \"-i lo\" -j ACCEPT",
+            "-m comment --comment -s -j ACCEPT",
             "! -i lo -j ACCEPT",
             "! -i wg0 -j ACCEPT",
             "-i wg+ -j ACCEPT",
