@@ -104,6 +104,9 @@ impl Judge {
         if granted > now.wall {
             return Err(Reason::Clock.into());
         }
+        if until <= now.wall {
+            return Err(Refusal::stale(0)); // over: it must not stand for a moment more
+        }
         let key = LeaseKey { source: key.source.to_canonical(), ..key };
         let client = self.policy.client_named(&key.client).ok_or(Reason::UnknownClient)?;
         self.check_client(now, client)?;

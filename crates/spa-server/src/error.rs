@@ -75,6 +75,12 @@ impl Failure {
         self
     }
 
+    /// The same, for what a key of a file names.
+    #[must_use]
+    pub fn within(self, path: &Path, key: &str) -> Self {
+        Self { what: format!("{}: {key}: {}", path.display(), self.what), ..self }
+    }
+
     /// An I/O error on a path.
     pub fn io(action: &str, path: &Path, error: &io::Error) -> Self {
         let failure = match error.kind() {

@@ -263,7 +263,8 @@ impl Config {
                 .hint(format_args!("one of: {known}")));
         }
         let psk_path = files::directory_of(path).join(raw.psk_file);
-        let psk = spa_proto::parse_psk_file(&files::read_secret(&psk_path)?)
+        let psk = files::read_secret(&psk_path).map_err(|failure| failure.within(path, "psk-file"))?;
+        let psk = spa_proto::parse_psk_file(&psk)
             .map_err(|error| Failure::new(Exit::Data, format_args!("{}: {error}", psk_path.display())))?;
         let policy = ClientPolicy {
             name,

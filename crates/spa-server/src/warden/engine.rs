@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant, SystemTime};
 
-use spa_firewall::{Enforcer, GrantKey, Lifetime, Opening, Protection, Wanted};
+use spa_firewall::{Enforcer, GrantKey, Lifetime, Opening, Protection, Report, Wanted};
 use spa_gate::{Accepted, Change, Counters, Ended, Judge, Lease, LeaseKey, Now, Refusal, Selector};
 use spa_proto::{ClientName, Endpoint, Knock, PublicKey};
 use tokio::sync::{oneshot, watch};
@@ -32,6 +32,8 @@ const MAX_REPAIRS: usize = 20;
 const MAX_JUMP_MOVES: usize = 3;
 /// After more than that, the next attempt comes after this time.
 const FIGHT_PAUSE: Duration = Duration::from_secs(20);
+/// Two readings of two clocks are at most so far apart.
+const CLOCK_JITTER: Duration = Duration::from_millis(10);
 /// After a failure the firewall is tried again this often.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -148,6 +150,8 @@ pub struct Engine {
     /// Why the firewall is not as wanted, if it is not.
     degraded: Option<String>,
     retry_at: Option<Duration>,
+    /// During a fight: when it is looked at again, boot-time clock.
+    pause_until: Option<Duration>,
     repairs: PerMinute<MAX_REPAIRS>,
     jump_moves: PerMinute<MAX_JUMP_MOVES>,
     /// Knocks that went to an address of another host, and knocks that could not be recorded.
@@ -192,6 +196,7 @@ impl Engine {
             counters: Counters::default(),
             degraded: None,
             retry_at: None,
+            pause_until: None,
             repairs: PerMinute::default(),
             jump_moves: PerMinute::default(),
             misdirected: 0,
@@ -408,14 +413,19 @@ impl Engine {
     /// Puts right what somebody else changed, unless that has gone on for too long: nobody is helped by a fight.
     fn look(&mut self, author: &Author) {
         let now = clock::boot();
+        if self.pause_until.is_some_and(|until| now < until) {
+            return; // whatever else changes meanwhile: the next attempt is at its time
+        }
         self.enforcer.forget();
         match self.enforcer.plan(&self.wanted) {
             Ok(plan) if plan.is_empty() => {}
             Ok(_) if !self.repairs.has_room(now) => self.fighting(now, author),
             Ok(plan) => {
-                self.repairs.note(now);
-                if self.enforce_now().is_ok() && self.degraded.is_none() {
-                    events::repaired(author, &plan);
+                if self.enforce_now().is_ok_and(|report| report.attempts > 0) {
+                    self.repairs.note(now);
+                    if self.degraded.is_none() {
+                        events::repaired(author, &plan);
+                    }
                 }
             }
             Err(_) => self.enforce(), // it says what is wrong, and is tried again
@@ -427,6 +437,7 @@ impl Engine {
         events::fighting(&why);
         self.degraded = Some(why);
         self.retry_at = Some(now + FIGHT_PAUSE);
+        self.pause_until = self.retry_at;
     }
 
     /// Rewrites the kernel's times, so that the step moves no expiry.
@@ -596,7 +607,7 @@ impl Engine {
         let _ = self.enforce_now(); // logged, and kept in `degraded`
     }
 
-    fn enforce_now(&mut self) -> Outcome {
+    fn enforce_now(&mut self) -> Outcome<Report> {
         let now = clock::boot();
         if self.degraded.is_some() {
             self.enforcer.forget(); // what was known then is not to be relied on
@@ -610,7 +621,8 @@ impl Engine {
                     self.jump_moves.note(now);
                 }
                 if report.jump_behind {
-                    self.retry_at = Some(now + FIGHT_PAUSE);
+                    // Looking again does not put it off.
+                    self.retry_at = self.retry_at.filter(|at| *at > now).or(Some(now + FIGHT_PAUSE));
                     self.degraded = Some(events::JUMP_BEHIND.to_owned());
                 } else {
                     self.retry_at = None;
@@ -618,7 +630,7 @@ impl Engine {
                         events::restored();
                     }
                 }
-                Ok(())
+                Ok(report)
             }
             Err(error) => {
                 let text = error.to_string();
@@ -640,6 +652,9 @@ impl Engine {
     fn want(&mut self, now: Now, key: &LeaseKey, lease: &Lease) {
         let lifetime = Lifetime { from: wall(lease.wall_since(now)), until: wall(lease.wall_until(now)) };
         let key = grant_key(key);
+        if self.wanted.grants.get(&key).is_some_and(|old| is_about(old, &lifetime)) {
+            return;
+        }
         self.changed.push(key.clone());
         self.wanted.grants.insert(key, lifetime);
     }
@@ -705,6 +720,15 @@ pub fn standing(
         Wanted { protection: Some(protection.clone()), grants: grants.iter().cloned().collect() };
     let plan = enforcer.plan(&as_it_says).map_err(events::firewall_failure)?;
     Ok(plan.is_empty().then_some(protection))
+}
+
+/// Whether two lifetimes are one but for the two clocks' being read one after the other. Without this a rule's whole
+/// seconds would move, one at each reload.
+fn is_about(old: &Lifetime, new: &Lifetime) -> bool {
+    let is_near = |a: SystemTime, b: SystemTime| {
+        a.duration_since(b).or_else(|_| b.duration_since(a)).is_ok_and(|gap| gap < CLOCK_JITTER)
+    };
+    is_near(old.from, new.from) && is_near(old.until, new.until)
 }
 
 /// Keeps the connections that conntrack may not know, before what they use is closed to others.

@@ -177,6 +177,8 @@ impl Warden {
         let (changes_sender, mut changes) = mpsc::channel(1);
         tokio::spawn(async move {
             let watch = Watch::new();
+            // Somebody may have been there between the engine's start and now.
+            let _ = changes_sender.send(changes::Author::default()).await;
             // A change that finds the last one still unread is looked at with it.
             while changes_sender.send(watch.changed().await).await.is_ok() {}
         });
