@@ -44,7 +44,9 @@ impl Drop for Session {
 fn logs_in_after_a_knock(variant: Variant, family: Family) {
     let topology = Topology::new();
     let sshd = Sshd::start(&topology);
-    let scene = Scene::on(topology, &Settings::new(variant), family);
+    // Two logins have to fit in, on a busy machine too.
+    let settings = Settings { open_for: "6s", ..Settings::new(variant) };
+    let scene = Scene::on(topology, &settings, family);
     let (client, address) = (&scene.topology.client, scene.address.to_string());
     let ssh = || sshd.ssh(&client.ns);
     let refused = ssh().args([&address, "true"]).output().expect("ssh runs");
