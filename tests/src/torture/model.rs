@@ -11,6 +11,13 @@ pub fn now() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("the clock is past 1970").as_secs_f64()
 }
 
+/// What the kernel's own time matches go by, seconds since 1970. It moves with the timer's tick: on a machine that was
+/// held up (a guest whose host is busy), [`now`] may be far ahead of it.
+pub fn kernel_now() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
 /// The kernel closes at a whole second, and a knock takes its time from the client's end to the rule.
 const LATEST: f64 = 2.0;
 /// How long an ended grant's rule, which matches nothing, may still be listed while the daemon runs.
@@ -39,6 +46,12 @@ impl Model {
         self.may.insert(key.clone(), before.max((now() + seconds as f64).floor() + LATEST));
     }
 
+    /// No knock is on its way: what was just seen is all that may stand, to the ends that it had, until there is
+    /// another knock.
+    pub fn settled(&mut self) {
+        self.may = self.seen.iter().map(|(key, until)| (key.clone(), *until as f64)).collect();
+    }
+
     /// The latest end of a key.
     pub fn may(&self, key: &Key) -> f64 {
         self.may.get(key).copied().unwrap_or(0.0)
@@ -58,7 +71,11 @@ impl Model {
     /// What was seen and has at least this many seconds left.
     pub fn live(&self, left: f64) -> Vec<(Key, u64)> {
         let limit = now() + left;
-        self.seen.iter().filter(|(_, until)| **until as f64 - 1.0 > limit).map(|(k, u)| (k.clone(), *u)).collect()
+        self.seen
+            .iter()
+            .filter(|(_, until)| **until as f64 - 1.0 > limit)
+            .map(|(k, u)| (k.clone(), *u))
+            .collect()
     }
 
     /// Until when something may come in from this source to this endpoint, and until when it must, at the least.
@@ -80,7 +97,11 @@ impl Model {
             let may = self.may(&grant.key);
             // Set by a knock whose client has ended, the bound holds; the rule says a whole second.
             if grant.until as f64 > may {
-                faults.push(format!("{} outlives its time: until {}, at most {may:.3}", grant.key, grant.until));
+                faults.push(format!(
+                    "{} outlives its time: until {}, at most {may:.3}",
+                    grant.key, grant.until
+                ));
+                self.may.insert(grant.key.clone(), grant.until as f64); // it is said once
             }
             if daemon_runs && (grant.until as f64) + TIDIED_WITHIN < snapshot.began {
                 faults.push(format!("{} is still listed, ended at {}", grant.key, grant.until));
@@ -90,7 +111,9 @@ impl Model {
             // The daemon ends it within its last second.
             let must = *until as f64 - 1.0 - MARGIN > snapshot.ended;
             match found.get(key) {
-                None if must => faults.push(format!("{key} was lost early: until {until}, now {:.3}", snapshot.ended)),
+                None if must => {
+                    faults.push(format!("{key} was lost early: until {until}, now {:.3}", snapshot.ended))
+                }
                 Some(now) if must && now < until => {
                     faults.push(format!("{key} was shortened from {until} to {now}"));
                 }

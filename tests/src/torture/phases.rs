@@ -135,6 +135,7 @@ impl Torture {
     fn revoke(&mut self) {
         let name = self.clients[self.random.below(self.clients.len())].name;
         let by_client = self.random.once_in(3);
+        self.taking_back = Some(name);
         self.model(|model| model.let_go(|key| key.client == name));
         if by_client {
             let client = self.index_of(name);

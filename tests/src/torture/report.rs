@@ -18,6 +18,8 @@ pub struct Report {
     pub slowest_restart: Duration,
     pub stranger_tries: u64,
     pub client_tries: u64,
+    pub held_up: u64,
+    pub most_behind: u64,
     pub began: Instant,
     pub violations: Vec<String>,
 }
@@ -45,6 +47,10 @@ impl Report {
             self.slowest_restart.as_millis()
         );
         println!("{} tries by strangers, {} by clients", self.stranger_tries, self.client_tries);
+        println!(
+            "the kernel's clock was behind by {} ms at the most; {} connections came in past an end because of it",
+            self.most_behind, self.held_up
+        );
         println!("violations: {}", self.violations.len());
         for violation in &self.violations {
             println!("  {violation}");

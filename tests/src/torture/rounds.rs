@@ -3,8 +3,8 @@
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Child;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -47,6 +47,8 @@ pub struct Torture {
     pub shared: Arc<Shared>,
     /// A `revoke` that was running at the kill.
     pub revoking: Option<(&'static str, Child)>,
+    /// Whose grants this round takes back.
+    pub taking_back: Option<&'static str>,
     /// What this round did to the firewall itself, until the daemon is ready again: foreign rules in our chain,
     /// protection taken away, everything of ours taken away.
     pub may_be_odd: bool,
@@ -57,6 +59,7 @@ pub struct Torture {
     starting: Option<Process>,
     has_more: bool,
     foreign: String,
+    killed_log: String,
     report: Report,
 }
 
@@ -84,6 +87,8 @@ pub fn run(options: &Options) -> Report {
     let Torture { mut report, shared, .. } = torture;
     report.stranger_tries = shared.stranger_tries.load(Ordering::Relaxed);
     report.client_tries = shared.client_tries.load(Ordering::Relaxed);
+    report.held_up = shared.held_up.load(Ordering::Relaxed);
+    report.most_behind = shared.most_behind.load(Ordering::Relaxed);
     report.violations = std::mem::take(&mut shared.violations.lock().expect("no panic while locked"));
     report
 }
@@ -97,7 +102,8 @@ impl Torture {
         udp_echo(&topology.server.ns, 53);
         let settings = Settings { open_for: "5s", ..Settings::new(options.variant) };
         let mut server = Server::new(&topology, &settings);
-        let clients = [("alice", Family::V4), ("bob", Family::V6), ("carol", Family::V4), ("dave", Family::V6)];
+        let clients =
+            [("alice", Family::V4), ("bob", Family::V6), ("carol", Family::V4), ("dave", Family::V6)];
         let clients = clients.map(|(name, family)| {
             let address = topology.server.address(family).to_string();
             let invite = server.enrol(name, "ssh,web,dns", &address, &[]);
@@ -113,6 +119,7 @@ impl Torture {
             random: Random::new(options.seed),
             shared: Arc::default(),
             revoking: None,
+            taking_back: None,
             may_be_odd: false,
             may_be_broken: false,
             may_be_bare: false,
@@ -120,6 +127,7 @@ impl Torture {
             starting: None,
             has_more: false,
             foreign,
+            killed_log: String::new(),
             report: Report {
                 seed: options.seed,
                 kills: Phase::ALL.map(|phase| (phase, 0)).into(),
@@ -131,6 +139,8 @@ impl Torture {
                 slowest_restart: Duration::ZERO,
                 stranger_tries: 0,
                 client_tries: 0,
+                held_up: 0,
+                most_behind: 0,
                 began: Instant::now(),
                 violations: Vec::new(),
             },
@@ -142,6 +152,7 @@ impl Torture {
     }
 
     fn round(&mut self, phase: Phase) {
+        let said = self.violations();
         *self.shared.phase.lock().expect("no panic while locked") =
             format!("kill {} ({})", self.report.total() + 1, phase.name());
         for _ in 0..self.random.below(3) {
@@ -158,6 +169,10 @@ impl Torture {
         let allowed: Vec<_> = [other_services, self.has_more].map(endpoints).into();
         let snapshot = kernel::read(self.server.ns(), self.settings.variant, &allowed);
         self.judge("killed", snapshot, false);
+        if let Some(name) = self.taking_back.take() {
+            // A program that outlived the daemon may take the rules away after this look.
+            self.model(|model| model.let_go(|key| key.client == name));
+        }
         if self.random.once_in(8) {
             // Long enough for something to end with no daemon there.
             let alone = self.random.up_to(Duration::from_secs(2));
@@ -168,15 +183,28 @@ impl Torture {
         self.may_be_broken = false;
         self.may_be_bare = false;
         self.look_again(if orphans_may_run { ORPHAN_SETTLES } else { Duration::ZERO });
+        if !orphans_may_run {
+            self.model(Model::settled);
+        }
         self.shared.unprotected.store(false, Ordering::SeqCst);
+        if self.violations() > said {
+            eprintln!(
+                "log of the daemon that was killed:\n{}log of the next:\n{}",
+                self.killed_log,
+                self.server.log()
+            );
+        }
+    }
+
+    fn violations(&self) -> usize {
+        self.shared.violations.lock().expect("no panic while locked").len()
     }
 
     /// Looks at the restarted daemon's work; what is wrong may be put right within a time.
     fn look_again(&mut self, patience: Duration) {
         let deadline = Instant::now() + patience;
         loop {
-            let snapshot =
-                kernel::read(self.server.ns(), self.settings.variant, &[endpoints(self.has_more)]);
+            let snapshot = kernel::read(self.server.ns(), self.settings.variant, &[endpoints(self.has_more)]);
             if Instant::now() >= deadline || snapshot.faults.is_empty() {
                 return self.judge("restarted", snapshot, true);
             }
@@ -200,7 +228,7 @@ impl Torture {
             self.shared.violation(&format!("{when}: {fault}"));
         }
         if !faults.is_empty() {
-            eprintln!("{}\nlog of the daemon:\n{}", snapshot.text, self.server.log());
+            eprintln!("{}", snapshot.text);
         }
     }
 
@@ -230,7 +258,9 @@ impl Torture {
         let least = (now() + seconds as f64) as u64;
         let time = format!("{seconds}s");
         let output = program.call(&[&["open", "--for", &time], services].concat());
-        self.model(|model| keys.iter().zip(before).for_each(|(key, before)| model.knocked(key, before, seconds)));
+        self.model(|model| {
+            keys.iter().zip(before).for_each(|(key, before)| model.knocked(key, before, seconds))
+        });
         self.report.knocks += 1;
         if !output.status.success() {
             self.shared.violation(&format!("spa-client: {}", String::from_utf8_lossy(&output.stderr)));
@@ -250,7 +280,8 @@ impl Torture {
             let missing = keys.iter().find(|key| !stands(key));
             let late = Instant::now() > deadline;
             if let (Some((key, least)), true) = (missing, late) {
-                self.shared.violation(&format!("{key} was not granted until {least}:\n{}", self.server.log()));
+                self.shared
+                    .violation(&format!("{key} was not granted until {least}:\n{}", self.server.log()));
             }
             if missing.is_none() || late {
                 return self.judge("running", snapshot, true);
@@ -294,14 +325,14 @@ impl Torture {
             process.signal(Signal::KILL);
         }
         let status = process.wait();
-        let log = process.log();
+        self.killed_log = process.log();
         if status.signal() == Some(Signal::KILL.as_raw()) {
             let count = self.report.kills.iter_mut().find(|(counted, _)| *counted == phase);
             count.expect("all phases are there").1 += 1;
         } else {
             self.report.missed += 1;
             if !status.success() {
-                self.shared.violation(&format!("the daemon ended by itself, {status}:\n{log}"));
+                self.shared.violation(&format!("the daemon ended by itself, {status}:\n{}", self.killed_log));
             }
         }
         if orphans_may_run {

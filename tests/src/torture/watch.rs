@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use spa_tests::{Family, Host, SPA_PORT, Topology, probe};
 
-use super::model::{Model, now};
+use super::model::{Model, kernel_now, now};
 
 /// How long a stranger's SYN is waited for: one SYN, no retransmission, some 60 tries a second.
 const STRANGER_WAITS: Duration = Duration::from_millis(15);
@@ -29,6 +29,11 @@ pub struct Shared {
     pub phase: Mutex<String>,
     pub stranger_tries: AtomicU64,
     pub client_tries: AtomicU64,
+    /// Connections that were accepted past their end by everybody's clock but before it by the kernel's, which a
+    /// machine that was held up had not moved on.
+    pub held_up: AtomicU64,
+    /// How far the kernel's clock was behind, at the most, in milliseconds.
+    pub most_behind: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -84,7 +89,13 @@ fn spawn(
     body: impl Fn(&Shared) + Send + Sync + 'static,
 ) -> std::thread::JoinHandle<()> {
     let (ns, shared) = (host.ns.clone(), Arc::clone(shared));
-    std::thread::spawn(move || ns.enter(|| while !shared.is_stopped() { body(&shared) }))
+    std::thread::spawn(move || {
+        ns.enter(|| {
+            while !shared.is_stopped() {
+                body(&shared)
+            }
+        })
+    })
 }
 
 /// One try; anything but silence, from a closed port, is a violation.
@@ -93,7 +104,8 @@ fn stranger(shared: &Shared, to: IpAddr, port: u16) {
     let before = excused();
     let tried = TcpStream::connect_timeout(&SocketAddr::new(to, port), STRANGER_WAITS);
     shared.stranger_tries.fetch_add(1, Ordering::Relaxed);
-    let silent = matches!(&tried, Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock));
+    let silent =
+        matches!(&tried, Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock));
     if !silent && !before && !excused() {
         shared.violation(&format!("to a stranger, [{to}]:{port} answered: {tried:?}"));
         std::thread::sleep(Duration::from_millis(200));
@@ -112,7 +124,8 @@ fn knocker(shared: &Shared, to: IpAddr) {
         socket.recv(&mut [0; 16])
     });
     shared.stranger_tries.fetch_add(1, Ordering::Relaxed);
-    let silent = matches!(&answer, Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock));
+    let silent =
+        matches!(&answer, Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock));
     if !silent && !before && !excused() {
         shared.violation(&format!("the SPA port of {to} answered: {answer:?}"));
         std::thread::sleep(Duration::from_millis(200));
@@ -125,7 +138,8 @@ fn client(shared: &Shared, source: IpAddr, to: IpAddr, port: u16) {
     let bounds = || shared.model.lock().expect("no panic while locked").bounds(source, &endpoint);
     let excused = || shared.unprotected.load(Ordering::SeqCst);
     let (before, was_excused) = (bounds(), excused());
-    let began = now();
+    let (began, kernel_began) = (now(), kernel_now());
+    shared.most_behind.fetch_max(((began - kernel_began) * 1e3) as u64, Ordering::Relaxed);
     // One that must not succeed need not be waited for.
     let must = before.1 > began;
     let waits = if must { CLIENT_WAITS } else { STRANGER_WAITS };
@@ -136,12 +150,21 @@ fn client(shared: &Shared, source: IpAddr, to: IpAddr, port: u16) {
         return;
     }
     match tried {
+        Ok(_) if kernel_began > before.0.max(after.0) + MARGIN => {
+            let most = before.0.max(after.0);
+            shared.violation(&format!(
+                "open past its end from {source} to port {port}: tried {began:.3} to {ended:.3}, at most {most:.3}"
+            ));
+        }
         Ok(_) if began > before.0.max(after.0) + MARGIN => {
-            shared.violation(&format!("open past its end from {source} to port {port}, at most {:.3}", before.0.max(after.0)));
+            shared.held_up.fetch_add(1, Ordering::Relaxed);
         }
         // Over its end while it was tried, or taken back meanwhile: nothing is known.
         Err(error) if must && before.1.min(after.1) > ended => {
-            shared.violation(&format!("closed early from {source} to port {port}: {error}; until {:.3}", before.1));
+            shared.violation(&format!(
+                "closed early from {source} to port {port}: tried {began:.3} to {ended:.3}, {error}; until {:.3}",
+                before.1
+            ));
         }
         _ => {}
     }
