@@ -5,7 +5,7 @@ use std::time::Duration;
 use spa_capture::{Capture, Interfaces};
 use spa_tests::{Family, Server, Topology};
 
-use super::flood;
+use super::flood::{self, Sent};
 use super::junk;
 use super::open::{FIRST_PORT, enrol, settings};
 use super::peers::{self, Fwknopd};
@@ -30,15 +30,15 @@ pub fn run() -> Vec<Row> {
     enrol(&server, &names, 1);
     let junk = junk::random();
     let [mut none, mut filter, mut spa, mut own] = [const { Vec::new() }; 4];
-    let mut lost = 0.0;
-    let mut sent = 0;
+    let (mut lost, mut sent, mut rate) = (0.0, 0, 0.0);
     for _ in 0..TURNS {
         server.start();
         let pids = server.process().pids();
         let cost = cost(&topology, &junk, RATE, &pids);
         spa.push(cost.all);
         own.push(cost.daemon);
-        sent += cost.sent;
+        sent += cost.sent.datagrams;
+        rate += cost.sent.rate() / TURNS as f64;
         lost += server.status()["dropped"].as_u64().unwrap_or(0) as f64;
         // Its rules stay: the firewall is the same for all three.
         server.process().stop();
@@ -47,12 +47,13 @@ pub fn run() -> Vec<Row> {
         let _capture = topology.server.ns.enter(open).expect("CAP_NET_RAW in the namespace");
         filter.push(self::cost(&topology, &junk, RATE, &[]).all);
     }
-    let median = |values: Vec<f64>| super::spread(values).expect("some turns")[0];
+    let median = |values: Vec<f64>| super::spread(values).expect("some turns")[1];
     let [none, filter, spa, own] = [none, filter, spa, own].map(median);
     let mut rows = vec![
-        Row::new(BENCH, "no socket", "whole machine, median of 3", none, "ns"),
-        Row::new(BENCH, "filter that drops all", "whole machine, median of 3", filter, "ns"),
-        Row::new(BENCH, "spa", "whole machine, median of 3", spa, "ns"),
+        Row::new(BENCH, "junk", &format!("sent, of {RATE} wanted, mean of {TURNS}"), rate, "a second"),
+        Row::new(BENCH, "no socket", "sender, kernel and daemon, median of 3", none, "ns"),
+        Row::new(BENCH, "filter that drops all", "sender, kernel and daemon, median of 3", filter, "ns"),
+        Row::new(BENCH, "spa", "sender, kernel and daemon, median of 3", spa, "ns"),
         Row::new(BENCH, "spa", "the daemon alone, median of 3", own, "ns"),
         Row::new(BENCH, "spa", "against no socket", spa / none, "times"),
         Row::new(BENCH, "spa", "against a filter that drops all", spa / filter, "times"),
@@ -77,7 +78,7 @@ fn fwknopd(topology: &Topology) -> Vec<Row> {
 struct Cost {
     all: f64,
     daemon: f64,
-    sent: u64,
+    sent: Sent,
 }
 
 /// A flood by one sender. CPU of the sender, of the kernel's softirq threads and of the daemon, a packet.
@@ -91,5 +92,5 @@ fn cost(topology: &Topology, junk: &[Vec<u8>], rate: u64, daemon: &[u32]) -> Cos
     let own = flood::processes_cpu(daemon).saturating_sub(before.0);
     let softirq = flood::softirq_cpu().saturating_sub(before.1);
     let each = |time: Duration| time.as_nanos() as f64 / sent.datagrams as f64;
-    Cost { all: each(sent.cpu + softirq + own), daemon: each(own), sent: sent.datagrams }
+    Cost { all: each(sent.cpu + softirq + own), daemon: each(own), sent }
 }

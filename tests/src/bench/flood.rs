@@ -123,7 +123,8 @@ pub fn softirq_cpu() -> Duration {
     let entries = std::fs::read_dir(machine).into_iter().flatten().flatten();
     let softirq = entries.filter(|entry| {
         entry.file_name().to_string_lossy().starts_with(|first: char| first.is_ascii_digit())
-            && std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name.starts_with("ksoftirqd/"))
+            && std::fs::read_to_string(entry.path().join("comm"))
+                .is_ok_and(|name| name.starts_with("ksoftirqd/"))
     });
     softirq.map(|entry| run_time(&format!("{}/schedstat", entry.path().display()))).sum()
 }

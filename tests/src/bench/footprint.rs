@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use spa_proto::{Psk, PublicKey, SecretKey};
 use spa_tests::sniff::Sniffer;
-use spa_tests::{Client, Family, Process, SPA_PORT, Server, Settings, Topology, Variant, binary, write_private};
+use spa_tests::{Client, Process, SPA_PORT, Server, Settings, Topology, Variant, binary, write_private};
 
 use super::flood::tasks;
 use super::peers::{self, Fwknopd, Knockd};
@@ -29,7 +29,8 @@ pub fn spa() -> Vec<Row> {
     let mut rows = memory("spa", "1 client", server.process());
     rows.push(wake_ups("spa", server.process()));
     let alice = Client::invited(&topology.client, "alice", &invite);
-    let arguments = ["--config".to_owned(), alice.config().display().to_string(), "open".into(), "ssh".into()];
+    let arguments =
+        ["--config".to_owned(), alice.config().display().to_string(), "open".into(), "ssh".into()];
     rows.extend(exec_to_wire(&topology, "spa", binary("spa-client").display().to_string(), &arguments));
     server.process().stop();
     enrol_many(&server);
@@ -48,7 +49,9 @@ fn enrol_many(server: &Server) {
         let name = format!("c{number}");
         let public: PublicKey = SecretKey::from_bytes(rand::random()).public_key();
         let psk = spa_proto::psk_file_text(&Psk::from_bytes(rand::random()));
-        let toml = format!("name = \"{name}\"\npublic-key = \"{public}\"\npsk-file = \"{name}.psk\"\nallow = [\"ssh\"]\n");
+        let toml = format!(
+            "name = \"{name}\"\npublic-key = \"{public}\"\npsk-file = \"{name}.psk\"\nallow = [\"ssh\"]\n"
+        );
         write_private(&server.file(&format!("clients.d/{name}.psk")), psk.as_bytes());
         write_private(&server.file(&format!("clients.d/{name}.toml")), toml);
     }
@@ -136,6 +139,5 @@ fn exec_to_wire(topology: &Topology, subject: &str, program: String, arguments: 
         let sent = sniffer.first_to(SPA_PORT);
         values.extend(sent.map(|sent| sent.saturating_duration_since(began).as_secs_f64() * 1e3));
     }
-    let _ = topology.server.address(Family::V4);
     Row::spread(WIRE, subject, values, "ms")
 }

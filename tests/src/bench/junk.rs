@@ -115,7 +115,9 @@ pub fn spa() -> Vec<Row> {
         }));
     }
     let status = server.status();
-    for (name, what) in [("dropped", "packets lost by the capture socket, all floods"), ("granted", "granted, all floods")] {
+    for (name, what) in
+        [("dropped", "packets lost by the capture socket, all floods"), ("granted", "granted, all floods")]
+    {
         if let Some(value) = status[name].as_u64() {
             rows.push(Row::new(BENCH, "spa", what, value as f64, ""));
         }

@@ -154,7 +154,17 @@ fn limit(topology: &Topology) -> Vec<Row> {
     for _ in 0..20 {
         let (began, mut child) = topology.server.ns.enter(|| {
             let mut iptables = std::process::Command::new("iptables");
-            iptables.args(["-w", "-I", "INPUT", "-s", "192.0.2.10", "-p", "tcp", "--dport", &port.to_string()]);
+            iptables.args([
+                "-w",
+                "-I",
+                "INPUT",
+                "-s",
+                "192.0.2.10",
+                "-p",
+                "tcp",
+                "--dport",
+                &port.to_string(),
+            ]);
             let began = Instant::now();
             (began, iptables.args(["-j", "ACCEPT"]).spawn().expect("iptables is installed"))
         });

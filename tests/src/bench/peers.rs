@@ -7,7 +7,8 @@ use spa_tests::{Family, Process, SPA_PORT, Topology, WORK, sh, write_private};
 
 /// Whether a program is installed.
 pub fn installed(program: &str) -> bool {
-    let asked = Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status();
+    let asked =
+        Command::new("sh").args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).status();
     asked.is_ok_and(|status| status.success())
 }
 
@@ -63,9 +64,21 @@ impl Fwknopd {
         let client = self.topology.client.address(Family::V4).to_string();
         let server = self.topology.server.address(Family::V4).to_string();
         let words = [
-            "-A", &format!("tcp/{port}"), "-a", &client, "-D", &server, "-p", &SPA_PORT.to_string(),
-            "--key-base64-rijndael", &self.keys[0], "--key-base64-hmac", &self.keys[1], "--use-hmac", "--no-save-args",
-            "--no-rc-file", "--no-home-dir",
+            "-A",
+            &format!("tcp/{port}"),
+            "-a",
+            &client,
+            "-D",
+            &server,
+            "-p",
+            &SPA_PORT.to_string(),
+            "--key-base64-rijndael",
+            &self.keys[0],
+            "--key-base64-hmac",
+            &self.keys[1],
+            "--use-hmac",
+            "--no-save-args",
+            "--no-rc-file",
         ];
         words.map(str::to_owned).into()
     }
@@ -76,7 +89,12 @@ impl Fwknopd {
         // Absent the first time.
         let _ = std::fs::remove_file(&saved);
         let mut command = Command::new("fwknop");
-        command.args(self.client(port)).arg("--test").arg("--save-packet").arg(&saved);
+        command
+            .env("HOME", &self.directory)
+            .args(self.client(port))
+            .arg("--test")
+            .arg("--save-packet")
+            .arg(&saved);
         let output = command.stdin(Stdio::null()).output().expect("fwknop is installed");
         let mut packet = std::fs::read(&saved)
             .unwrap_or_else(|error| panic!("fwknop: {error}: {}", String::from_utf8_lossy(&output.stderr)));
@@ -148,7 +166,10 @@ impl Knockd {
     /// Takes back the rule of a knock: knockd itself never does, unless told to by another knock.
     pub fn close(&self) {
         let client = self.topology.client.address(Family::V4);
-        self.topology.server.ns.sh(&format!("iptables -D INPUT -s {client} -p tcp --dport {} -j ACCEPT", self.port));
+        self.topology
+            .server
+            .ns
+            .sh(&format!("iptables -D INPUT -s {client} -p tcp --dport {} -j ACCEPT", self.port));
     }
 }
 

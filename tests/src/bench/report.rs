@@ -1,7 +1,6 @@
 //! What was measured, as a table, as JSON and as a plot.
 
 use std::fmt::Write;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -36,15 +35,18 @@ impl Row {
         Self { value: None, ..Self::new(bench, subject, "absent", 0.0, why) }
     }
 
-    /// Median, p99, maximum and the number of samples.
+    /// Least, median, p99, maximum and the number of samples.
     pub fn spread(bench: &str, subject: &str, values: Vec<f64>, unit: &str) -> Vec<Self> {
         let samples = Self::new(bench, subject, "samples", values.len() as f64, "");
         let Some(spread) = super::spread(values) else {
             return vec![Self::absent(bench, subject, "no sample")];
         };
-        let names = ["median", "p99", "max"];
-        let mut rows: Vec<Self> =
-            names.iter().zip(spread).map(|(name, value)| Self::new(bench, subject, name, value, unit)).collect();
+        let names = ["least", "median", "p99", "max"];
+        let mut rows: Vec<Self> = names
+            .iter()
+            .zip(spread)
+            .map(|(name, value)| Self::new(bench, subject, name, value, unit))
+            .collect();
         rows.push(samples);
         rows
     }
@@ -52,18 +54,20 @@ impl Row {
 
 /// On what the run was made.
 pub fn machine() -> Vec<Row> {
-    let say = |line: &str| {
-        let output = Command::new("sh").args(["-c", line]).output().expect("sh runs");
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    };
-    [
+    let mut rows: Vec<Row> = [
         ("date", "date -u +%Y-%m-%dT%H:%MZ"),
         ("kernel", "uname -sr"),
         ("processor", "echo $(nproc) x $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)"),
-        ("load average before", "cut -d' ' -f1-3 /proc/loadavg"),
     ]
-    .map(|(what, line)| Row::absent("machine", what, &say(line)))
-    .into()
+    .map(|(what, line)| Row::absent("machine", what, spa_tests::sh(line).trim()))
+    .into();
+    rows.push(load("load average before"));
+    rows
+}
+
+/// How busy the machine was: with more than its share, times are those of a busy machine.
+pub fn load(when: &str) -> Row {
+    Row::absent("machine", when, spa_tests::sh("cut -d' ' -f1-3 /proc/loadavg").trim())
 }
 
 /// One line a bench, subject and measure.
@@ -90,9 +94,7 @@ fn number(value: f64) -> String {
 
 /// An array of objects with the fields of [`Row`].
 pub fn json(rows: &[Row]) -> String {
-    let object = |row: &Row| {
-        json!({ "bench": row.bench, "subject": row.subject, "measure": row.measure, "value": row.value, "unit": row.unit })
-    };
+    let object = |row: &Row| json!({ "bench": row.bench, "subject": row.subject, "measure": row.measure, "value": row.value, "unit": row.unit });
     let lines: Vec<String> = rows.iter().map(|row| format!("  {}", object(row))).collect();
     format!("[\n{}\n]\n", lines.join(",\n"))
 }
@@ -119,7 +121,7 @@ const DECADE: f64 = 70.0;
 pub fn svg(rows: &[Row]) -> String {
     let shown: Vec<(&Row, f64)> = rows
         .iter()
-        .filter(|row| row.unit == "ms" && matches!(row.measure.as_str(), "median" | "max"))
+        .filter(|row| row.unit == "ms" && matches!(row.measure.as_str(), "least" | "median"))
         .filter_map(|row| Some((row, row.value?)))
         .collect();
     let (width, height) = (LABEL + DECADE * 6.0 + 20.0, BAR * (shown.len() as f64 + 3.0));
@@ -132,7 +134,8 @@ pub fn svg(rows: &[Row]) -> String {
         let (at, end) = (x(10_f64.powi(decade)), height - BAR * 1.5);
         let _ = writeln!(text, "<line x1=\"{at}\" y1=\"4\" x2=\"{at}\" y2=\"{end}\" stroke=\"#cccccc\"/>");
         let label = 10_f64.powi(decade);
-        let _ = writeln!(text, "<text x=\"{at}\" y=\"{}\" text-anchor=\"middle\">{label} ms</text>", end + 14.0);
+        let _ =
+            writeln!(text, "<text x=\"{at}\" y=\"{}\" text-anchor=\"middle\">{label} ms</text>", end + 14.0);
     }
     for (index, (row, value)) in shown.iter().enumerate() {
         let y = BAR * (index as f64 + 0.5);
@@ -145,13 +148,15 @@ pub fn svg(rows: &[Row]) -> String {
         let bar = (x(*value) - LABEL).max(1.0);
         let label = format!("{}: {}, {}", row.bench, row.subject, row.measure);
         let middle = y + BAR * 0.65;
-        let _ = writeln!(text, "<text x=\"{}\" y=\"{middle}\" text-anchor=\"end\">{label}</text>", LABEL - 6.0);
+        let _ =
+            writeln!(text, "<text x=\"{}\" y=\"{middle}\" text-anchor=\"end\">{label}</text>", LABEL - 6.0);
         let height = BAR - 4.0;
         let _ = writeln!(
             text,
             "<rect x=\"{LABEL}\" y=\"{y}\" width=\"{bar:.1}\" height=\"{height}\" fill=\"{colour}\"/>"
         );
-        let _ = writeln!(text, "<text x=\"{:.1}\" y=\"{middle}\">{}</text>", LABEL + bar + 4.0, number(*value));
+        let _ =
+            writeln!(text, "<text x=\"{:.1}\" y=\"{middle}\">{}</text>", LABEL + bar + 4.0, number(*value));
     }
     text + "</svg>\n"
 }

@@ -112,7 +112,9 @@ impl Prober {
 
 /// RFC 9293, section 3.1: over the pseudo-header too.
 fn checksum(source: Ipv4Addr, server: Ipv4Addr, header: &[u8; HEADER]) -> u16 {
-    let words = |bytes: &[u8]| bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u32>();
+    let words = |bytes: &[u8]| {
+        bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum::<u32>()
+    };
     let mut sum = words(&source.octets()) + words(&server.octets()) + 6 + HEADER as u32 + words(header);
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

@@ -59,6 +59,7 @@ fn outside(options: &[String]) -> ExitCode {
             }
         }
     }
+    rows.push(report::load("load average after"));
     print!("{}", report::table(&rows));
     for (path, text) in [(json, report::json(&rows)), (svg, report::svg(&rows))] {
         if let Some(path) = path {
