@@ -24,6 +24,9 @@ const VARIETY: usize = 4_000;
 const RATES: [Option<u64>; 4] = [Some(1_000), Some(10_000), Some(100_000), None];
 const CLIENTS: usize = 24;
 
+/// What the junk is, its datagrams, and how many a second.
+type Flood<'a> = (&'a str, &'a [Vec<u8>], Option<u64>);
+
 /// One flood with knocks among it.
 struct Cell<'a> {
     topology: &'a Topology,
@@ -99,8 +102,7 @@ pub fn spa() -> Vec<Row> {
     let enveloped: Vec<Vec<u8>> = (0..VARIETY).map(|_| cloak.knock(FIRST_PORT)).collect();
     let own: Vec<Vec<u8>> = (0..VARIETY).map(|_| hostile.knock(FIRST_PORT + 199)).collect();
     let replayed = vec![captured(&topology.client, &topology, &honest[0])];
-    let mut cells: Vec<(&str, &[Vec<u8>], Option<u64>)> =
-        RATES.iter().map(|rate| ("random", &random[..], *rate)).collect();
+    let mut cells: Vec<Flood<'_>> = RATES.iter().map(|rate| ("random", &random[..], *rate)).collect();
     cells.push(("made with the cloak key", &enveloped, None));
     cells.push(("replay of one packet", &replayed, None));
     cells.push(("one client's own psk", &own, None));
@@ -147,8 +149,7 @@ pub fn fwknop() -> Vec<Row> {
     let sample = fwknopd.datagram(FIRST_PORT);
     let random = base64_junk(sample.len());
     let replayed = vec![sample];
-    let mut cells: Vec<(&str, &[Vec<u8>], Option<u64>)> =
-        RATES.iter().map(|rate| ("random", &random[..], *rate)).collect();
+    let mut cells: Vec<Flood<'_>> = RATES.iter().map(|rate| ("random", &random[..], *rate)).collect();
     cells.push(("replay of one packet", &replayed, None));
     let mut rows = Vec::new();
     for (number, (kind, junk, rate)) in (0..).zip(cells) {

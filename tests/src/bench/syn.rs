@@ -100,7 +100,7 @@ impl Prober {
         header[..2].copy_from_slice(&self.source_port.to_be_bytes());
         header[2..4].copy_from_slice(&port.to_be_bytes());
         header[4..8].copy_from_slice(&rand::random::<[u8; 4]>());
-        header[12] = (HEADER / 4 << 4) as u8;
+        header[12] = ((HEADER / 4) << 4) as u8;
         header[13] = SYN;
         header[14..16].copy_from_slice(&u16::MAX.to_be_bytes());
         let sum = checksum(self.source, self.server, &header);
