@@ -1,0 +1,143 @@
+//! Memory, wake-ups, sizes, and how fast the client is on the wire.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use spa_proto::{Psk, PublicKey, SecretKey};
+use spa_tests::sniff::Sniffer;
+use spa_tests::{Client, Process, SPA_PORT, Server, Settings, Topology, Variant, binary, write_private};
+
+use super::flood::tasks;
+use super::peers::{self, Fwknopd, Knockd};
+use super::report::Row;
+
+const MEMORY: &str = "resident memory";
+const WAKE: &str = "wake-ups when idle";
+const SIZE: &str = "size of the program";
+const WIRE: &str = "client, exec to packet on the wire";
+const IDLE: Duration = Duration::from_secs(8);
+const SAMPLES: usize = 20;
+const MANY: usize = 1_000;
+
+/// Us.
+pub fn spa() -> Vec<Row> {
+    let topology = Topology::new();
+    let mut server = Server::new(&topology, &Settings::new(Variant::Nft));
+    let invite = server.enrol("alice", "ssh", "192.0.2.1", &[]);
+    server.start();
+    let mut rows = memory("spa", "1 client", server.process());
+    rows.push(wake_ups("spa", server.process()));
+    let alice = Client::invited(&topology.client, "alice", &invite);
+    let arguments =
+        ["--config".to_owned(), alice.config().display().to_string(), "open".into(), "ssh".into()];
+    rows.extend(exec_to_wire(&topology, "spa", binary("spa-client").display().to_string(), &arguments));
+    server.process().stop();
+    enrol_many(&server);
+    server.start();
+    rows.extend(memory("spa", "1,000 clients", server.process()));
+    server.process().stop();
+    for name in ["spa-server", "spa-client"] {
+        rows.push(size(name, &binary(name).display().to_string()));
+    }
+    rows
+}
+
+/// Writes the files that `client add` writes: a thousand runs of it would take most of the bench's time.
+fn enrol_many(server: &Server) {
+    for number in 1..MANY {
+        let name = format!("c{number}");
+        let public: PublicKey = SecretKey::from_bytes(rand::random()).public_key();
+        let psk = spa_proto::psk_file_text(&Psk::from_bytes(rand::random()));
+        let toml = format!(
+            "name = \"{name}\"\npublic-key = \"{public}\"\npsk-file = \"{name}.psk\"\nallow = [\"ssh\"]\n"
+        );
+        write_private(&server.file(&format!("clients.d/{name}.psk")), psk.as_bytes());
+        write_private(&server.file(&format!("clients.d/{name}.toml")), toml);
+    }
+}
+
+/// fwknop and knockd.
+pub fn peers() -> Vec<Row> {
+    let topology = Topology::new();
+    let mut rows = Vec::new();
+    if peers::installed("fwknopd") && peers::installed("fwknop") {
+        let fwknopd = Fwknopd::start(&topology, (22, 22), 30);
+        rows.extend(memory("fwknopd", "1 client", fwknopd.process()));
+        rows.push(wake_ups("fwknopd", fwknopd.process()));
+        let arguments: Vec<String> = fwknopd.client(22);
+        rows.extend(exec_to_wire(&topology, "fwknop", "fwknop".into(), &arguments));
+        rows.extend(["/usr/sbin/fwknopd", "/usr/bin/fwknop"].map(|path| size(path, path)));
+    } else {
+        rows.push(Row::absent(MEMORY, "fwknopd", "not installed"));
+    }
+    if peers::installed("knockd") {
+        let knockd = Knockd::start(&topology, 22);
+        rows.extend(memory("knockd", "one sequence", knockd.process()));
+        rows.push(wake_ups("knockd", knockd.process()));
+        rows.push(size("/usr/sbin/knockd", "/usr/sbin/knockd"));
+    } else {
+        rows.push(Row::absent(MEMORY, "knockd", "not installed"));
+    }
+    rows
+}
+
+/// RSS counts what two processes share twice; PSS counts it once.
+fn memory(subject: &str, with: &str, process: &Process) -> Vec<Row> {
+    let pss: u64 = process.pids().iter().map(|pid| proportional_kib(*pid)).sum();
+    let rss = process.resident_kib() as f64 / 1024.0;
+    vec![
+        Row::new(MEMORY, subject, &format!("{with}, RSS summed over its processes"), rss, "MiB"),
+        Row::new(MEMORY, subject, &format!("{with}, PSS (shared pages once)"), pss as f64 / 1024.0, "MiB"),
+    ]
+}
+
+fn proportional_kib(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// How often a thread of it gave up the processor by itself: once a wake-up.
+fn wake_ups(subject: &str, process: &Process) -> Row {
+    let count = || -> u64 {
+        let of = |task: String| {
+            let status = std::fs::read_to_string(format!("{task}/status")).unwrap_or_default();
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            line.and_then(|line| line.trim().parse::<u64>().ok()).unwrap_or(0)
+        };
+        process.pids().into_iter().flat_map(tasks).map(of).sum()
+    };
+    // What a start leaves to do is not idleness.
+    std::thread::sleep(Duration::from_secs(1));
+    let before = count();
+    std::thread::sleep(IDLE);
+    let each = (count() - before) as f64 / IDLE.as_secs_f64();
+    Row::new(WAKE, subject, &format!("in {} s", IDLE.as_secs()), each, "a second")
+}
+
+fn size(name: &str, path: &str) -> Row {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Row::new(SIZE, name, "file", metadata.len() as f64 / 1024.0, "KiB"),
+        Err(error) => Row::absent(SIZE, name, &error.to_string()),
+    }
+}
+
+fn exec_to_wire(topology: &Topology, subject: &str, program: String, arguments: &[String]) -> Vec<Row> {
+    let mut values = Vec::new();
+    for _ in 0..SAMPLES {
+        let sniffer = Sniffer::start(&topology.client.ns);
+        let (began, status) = topology.client.ns.enter(|| {
+            let mut command = Command::new(&program);
+            command.args(arguments).env("HOME", spa_tests::WORK).stdin(Stdio::null()).stdout(Stdio::null());
+            // A name of its own, as a shell would give it.
+            command.stderr(Stdio::null()).arg0(&program);
+            let began = Instant::now();
+            (began, command.status())
+        });
+        status.expect("the client runs");
+        let sent = sniffer.first_to(SPA_PORT);
+        values.extend(sent.map(|sent| sent.saturating_duration_since(began).as_secs_f64() * 1e3));
+    }
+    Row::spread(WIRE, subject, values, "ms")
+}
