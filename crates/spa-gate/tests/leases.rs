@@ -241,7 +241,7 @@ fn adopting_asks_policy() {
     let (before, soon) = (wall - 20 * SECOND, wall + 10 * SECOND);
     assert_eq!(adopt(key("c0", HERE, 22), before, soon), Ok(10.0));
     assert_eq!(adopt(key("c0", "::ffff:192.0.2.7", 22), before, soon), Ok(10.0));
-    assert_eq!(adopt(key("c0", HERE, 22), before, wall - 1), Ok(0.0), "the next expire ends it");
+    assert_eq!(adopt(key("c0", HERE, 22), before, wall - 1), Err(Reason::Stale), "it is over");
     assert_eq!(adopt(key("c0", HERE, 22), before, u64::MAX), Ok(3600.0), "no longer than policy");
     assert_eq!(adopt(key("mallory", HERE, 22), before, soon), Err(Reason::UnknownClient));
     assert_eq!(adopt(key("c0", HERE, 23), before, soon), Err(Reason::NotAllowed));

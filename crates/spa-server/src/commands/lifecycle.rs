@@ -80,7 +80,6 @@ pub fn unprotect(path: &Path) -> Outcome {
     let _lock = if config.state_dir.is_dir() { Some(lock::exclusive(&config.state_dir)?) } else { None };
     let mut enforcer = Enforcer::new(firewall::open(&config, false)?);
     enforcer.remove_all().map_err(firewall_failure)?;
-    config.forget_last_good();
     say!("nothing of spa-server is left in the firewall");
     Ok(())
 }

@@ -124,11 +124,6 @@ impl Config {
         )
     }
 
-    /// Nothing stands any more that it would be the description of.
-    pub fn forget_last_good(&self) {
-        let _ = std::fs::remove_file(self.state_dir.join(LAST_GOOD)); // it may never have been
-    }
-
     fn parse(path: &Path, text: String) -> Outcome<Self> {
         let raw: raw::ServerFile = from_toml(path, &text)?;
         let relative = |given: Option<PathBuf>, default: &str| {
