@@ -3,13 +3,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant, SystemTime};
 
-use spa_firewall::{Enforcer, GrantKey, Lifetime, Opening, Protection, Report, Wanted};
-use spa_gate::{Accepted, Change, Counters, Ended, Judge, Lease, LeaseKey, Now, Refusal, Selector};
-use spa_proto::{ClientName, Endpoint, Knock, PublicKey};
+use spa_firewall::{Enforcer, GrantKey, Lifetime, Wanted};
+use spa_gate::{Accepted, Change, Counters, Judge, LeaseKey, Now, Refusal, Selector};
+use spa_proto::{ClientName, Knock, PublicKey};
 use tokio::sync::{oneshot, watch};
 
 use super::changes::Author;
@@ -19,7 +18,12 @@ use super::{bounds::PerMinute, events, provisional::Provisional};
 use crate::clock;
 use crate::config::Config;
 use crate::control::{CutView, GrantView};
-use crate::error::{Exit, Failure, Outcome};
+use crate::error::Outcome;
+
+mod enforcement;
+mod orders;
+
+pub use self::enforcement::{keep_connections, standing};
 
 /// Commands that wait for the engine. Only authenticated knocks and root fill it; more knocks are refused.
 pub const QUEUE: usize = 1_024;
@@ -410,267 +414,6 @@ impl Engine {
         events::ended(&ended, self.not_written());
     }
 
-    /// Puts right what somebody else changed, unless that has gone on for too long: nobody is helped by a fight.
-    fn look(&mut self, author: &Author) {
-        let now = clock::boot();
-        if self.pause_until.is_some_and(|until| now < until) {
-            return; // whatever else changes meanwhile: the next attempt is at its time
-        }
-        self.enforcer.forget();
-        match self.enforcer.plan(&self.wanted) {
-            Ok(plan) if plan.is_empty() => {}
-            Ok(_) if !self.repairs.has_room(now) => self.fighting(now, author),
-            Ok(plan) => {
-                if self.enforce_now().is_ok_and(|report| report.attempts > 0) {
-                    self.repairs.note(now);
-                    if self.degraded.is_none() {
-                        events::repaired(author, &plan);
-                    }
-                }
-            }
-            Err(_) => self.enforce(), // it says what is wrong, and is tried again
-        }
-    }
-
-    fn fighting(&mut self, now: Duration, author: &Author) {
-        let why = format!("another program keeps changing our rules: {author}");
-        events::fighting(&why);
-        self.degraded = Some(why);
-        self.retry_at = Some(now + FIGHT_PAUSE);
-        self.pause_until = self.retry_at;
-    }
-
-    /// Rewrites the kernel's times, so that the step moves no expiry.
-    fn clock_set(&mut self) {
-        let now = clock::now();
-        events::clock_set();
-        let ended = self.judge.expire(now);
-        self.forget_ended(&ended);
-        let leases: Vec<_> = self.judge.leases().map(|(key, lease)| (key.clone(), lease.clone())).collect();
-        for (key, lease) in leases {
-            self.want(now, &key, &lease);
-        }
-        self.enforce();
-        events::ended(&ended, self.not_written());
-    }
-
-    fn reload(&mut self, settings: EngineSettings) -> Outcome {
-        let names = settings.names();
-        let EngineSettings { config, judge } = settings;
-        let now = clock::now();
-        let old = (self.wanted.protection.clone(), self.config.clone());
-        // First the firewall, which may refuse; the judge's part cannot fail.
-        let mut protection = config.protection();
-        protection.provisional_until = old.0.as_ref().and_then(|protection| protection.provisional_until);
-        let new_endpoints = &config.endpoints() - &old.1.endpoints();
-        if !self.dry_run && !new_endpoints.is_empty() {
-            keep_connections(&new_endpoints)?;
-        }
-        self.wanted.protection = Some(protection);
-        self.enforcer.forget(); // who reloads may have changed the firewall as well
-        if let Err(error) = self.enforcer.enforce(&self.wanted) {
-            self.wanted.protection = old.0;
-            self.enforce();
-            return Err(events::firewall_failure(error));
-        }
-        let ended = self.judge.reconfigure(now, judge);
-        self.judge.restore(self.record.floors(names.keys().copied()));
-        self.names = names;
-        self.config = config;
-        self.forget_ended(&ended);
-        let leases: Vec<_> = self.judge.leases().map(|(key, lease)| (key.clone(), lease.clone())).collect();
-        for (key, lease) in leases {
-            self.want(now, &key, &lease); // a shorter limit may have ended some sooner
-        }
-        self.enforce();
-        events::ended(&ended, self.not_written());
-        if self.provisional.is_none() {
-            self.keep_as_last_good();
-        }
-        Ok(())
-    }
-
-    fn revoke(&mut self, selector: &Selector) -> Outcome<Vec<GrantView>> {
-        let now = clock::now();
-        let ended = self.judge.revoke(selector);
-        let unknown =
-            selector.client.as_ref().filter(|name| !self.names.values().any(|known| known == *name));
-        if let (Some(name), true) = (unknown, ended.is_empty()) {
-            return Err(Failure::new(Exit::Usage, format_args!("there is no client {name}"))
-                .hint("spa-server client list"));
-        }
-        self.forget_ended(&ended);
-        self.enforce();
-        events::ended(&ended, self.not_written());
-        match self.not_written() {
-            Some(why) if !ended.is_empty() => Err(events::not_closed(why)),
-            _ => Ok(ended.iter().map(|ended| view(&ended.key, &ended.lease, now, 0, 0)).collect()),
-        }
-    }
-
-    /// Ends the connections only when the rules are seen to be gone, or they could begin anew.
-    fn cut(&mut self, selector: &Selector) -> Outcome<CutView> {
-        let closed = self.revoke(selector)?;
-        if let Some(why) = self.not_written() {
-            return Err(events::not_closed(why));
-        }
-        let endpoint_of = |view: &GrantView| view.endpoint.parse().ok();
-        let mut openings: BTreeSet<Opening> = closed
-            .iter()
-            .filter_map(|view| Some(Opening { source: view.source, endpoint: endpoint_of(view)? }))
-            .collect();
-        if let (Some(source), None) = (selector.source, &selector.client) {
-            // A connection outlives its grant, so there may be some where no grant is left to name them.
-            let endpoints = match selector.endpoint {
-                Some(endpoint) => BTreeSet::from([endpoint]),
-                None => self.config.endpoints(),
-            };
-            openings.extend(endpoints.into_iter().map(|endpoint| Opening { source, endpoint }));
-        }
-        let live: BTreeSet<_> = self.wanted.grants.keys().map(GrantKey::opening).collect();
-        let (spared, openings): (BTreeSet<_>, _) =
-            openings.into_iter().partition(|opening| live.contains(opening));
-        let done = if self.dry_run || openings.is_empty() {
-            spa_firewall::Cut::default()
-        } else {
-            let own = spa_capture::local_addresses().map_err(|error| events::not_cut(&error))?;
-            spa_firewall::cut(&openings, &own)
-        };
-        events::cut(&done, &spared);
-        Ok(CutView {
-            closed,
-            connections: done.connections,
-            sockets: done.sockets,
-            spared: spared.iter().map(ToString::to_string).collect(),
-            refused: done.refused.iter().map(ToString::to_string).collect(),
-        })
-    }
-
-    fn grants(&mut self) -> Outcome<Vec<GrantView>> {
-        let now = clock::now();
-        let standing = self.enforcer.grants().map_err(events::firewall_failure)?;
-        let counters = |key: &LeaseKey| {
-            let rule = standing.iter().find(|status| {
-                (status.key.source, status.key.endpoint) == (key.source, key.endpoint)
-                    && status.key.client.as_str() == key.client.as_str()
-            });
-            rule.map_or((0, 0), |status| (status.counters.packets, status.counters.bytes))
-        };
-        let views = self.judge.leases().map(|(key, lease)| {
-            let (packets, bytes) = counters(key);
-            view(key, lease, now, packets, bytes)
-        });
-        Ok(views.collect())
-    }
-
-    fn status(&self) -> EngineStatus {
-        let left = |provisional: &Provisional| provisional.deadline.saturating_sub(clock::boot()).as_secs();
-        EngineStatus {
-            driver: self.enforcer.name(),
-            trouble: self.degraded.clone().into_iter().chain(self.record.trouble()).collect(),
-            misdirected: self.misdirected,
-            unrecorded: self.unrecorded,
-            grants: self.wanted.grants.len(),
-            counters: self.counters,
-            confirm_within: self.provisional.as_ref().map(left),
-            clients: self.names.len(),
-        }
-    }
-
-    fn confirm(&mut self, by: &str) -> Outcome<bool> {
-        let Some(provisional) = self.provisional.take() else { return Ok(false) };
-        if let Some(protection) = &mut self.wanted.protection {
-            protection.provisional_until = None;
-        }
-        if let Err(error) = self.enforce_now() {
-            self.provisional = Some(provisional);
-            return Err(error);
-        }
-        self.keep_as_last_good();
-        events::confirmed(by);
-        Ok(true)
-    }
-
-    /// Nobody confirmed: back to how it was.
-    fn give_up(&mut self) {
-        let Some(provisional) = self.provisional.take() else { return };
-        self.wanted =
-            Wanted { protection: provisional.previous, grants: std::mem::take(&mut self.wanted.grants) };
-        if self.enforce_now().is_ok() {
-            events::unconfirmed();
-        }
-        self.published.send_modify(|published| published.unconfirmed = true);
-    }
-
-    /// Brings the firewall to what is wanted; where that fails, says so and tries again soon.
-    fn enforce(&mut self) {
-        let _ = self.enforce_now(); // logged, and kept in `degraded`
-    }
-
-    fn enforce_now(&mut self) -> Outcome<Report> {
-        let now = clock::boot();
-        if self.degraded.is_some() {
-            self.enforcer.forget(); // what was known then is not to be relied on
-        }
-        self.enforcer.allow_moving_jump(self.jump_moves.has_room(now));
-        let changed = std::mem::take(&mut self.changed); // after a failure all is compared
-        match self.enforcer.enforce_grants(&self.wanted, &changed) {
-            Ok(report) => {
-                events::written(&report, self.degraded.as_deref());
-                if report.jump_moved {
-                    self.jump_moves.note(now);
-                }
-                if report.jump_behind {
-                    // Looking again does not put it off.
-                    self.retry_at = self.retry_at.filter(|at| *at > now).or(Some(now + FIGHT_PAUSE));
-                    self.degraded = Some(events::JUMP_BEHIND.to_owned());
-                } else {
-                    self.retry_at = None;
-                    if self.degraded.take().is_some() {
-                        events::restored();
-                    }
-                }
-                Ok(report)
-            }
-            Err(error) => {
-                let text = error.to_string();
-                if self.degraded.as_ref() != Some(&text) {
-                    events::degraded(&error);
-                }
-                self.degraded = Some(text);
-                self.retry_at = Some(now + RETRY);
-                Err(events::firewall_failure(error))
-            }
-        }
-    }
-
-    /// Why the rules do not stand as wanted, if they do not. A jump that is behind another rule leaves ours as they are.
-    fn not_written(&self) -> Option<&str> {
-        self.degraded.as_deref().filter(|why| *why != events::JUMP_BEHIND)
-    }
-
-    fn want(&mut self, now: Now, key: &LeaseKey, lease: &Lease) {
-        let lifetime = Lifetime { from: wall(lease.wall_since(now)), until: wall(lease.wall_until(now)) };
-        let key = grant_key(key);
-        if self.wanted.grants.get(&key).is_some_and(|old| is_about(old, &lifetime)) {
-            return;
-        }
-        self.changed.push(key.clone());
-        self.wanted.grants.insert(key, lifetime);
-    }
-
-    fn want_no_more(&mut self, key: &LeaseKey) {
-        let key = grant_key(key);
-        self.wanted.grants.remove(&key);
-        self.changed.push(key);
-    }
-
-    fn forget_ended(&mut self, ended: &[Ended]) {
-        for ended in ended {
-            self.want_no_more(&ended.key);
-        }
-    }
-
     fn refresh_addresses(&mut self) {
         if self.addresses_read.is_some_and(|read| read.elapsed() < ADDRESSES_AGE) {
             return;
@@ -685,15 +428,6 @@ impl Engine {
         }
     }
 
-    fn keep_as_last_good(&self) {
-        if self.dry_run {
-            return;
-        }
-        if let Err(failure) = self.config.keep_as_last_good() {
-            events::last_good_not_kept(&failure);
-        }
-    }
-
     fn next_wake(&self) -> Option<Duration> {
         let wakes = [self.judge.next_expiry(), self.retry_at, self.provisional.as_ref().map(|p| p.deadline)];
         wakes.into_iter().flatten().min()
@@ -705,66 +439,8 @@ impl Engine {
     }
 }
 
-/// The protection that stands, with these grants: the one that worked last, if the firewall is just as it says.
-///
-/// # Errors
-/// Where the firewall cannot be read.
-pub fn standing(
-    enforcer: &mut Enforcer,
-    state_dir: &Path,
-    grants: &[(GrantKey, Lifetime)],
-) -> Outcome<Option<Protection>> {
-    let Ok(last_good) = Config::load_last_good(state_dir) else { return Ok(None) };
-    let protection = last_good.protection();
-    let as_it_says =
-        Wanted { protection: Some(protection.clone()), grants: grants.iter().cloned().collect() };
-    let plan = enforcer.plan(&as_it_says).map_err(events::firewall_failure)?;
-    Ok(plan.is_empty().then_some(protection))
-}
-
-/// Whether two lifetimes are one but for the two clocks' being read one after the other. Without this a rule's whole
-/// seconds would move, one at each reload.
-fn is_about(old: &Lifetime, new: &Lifetime) -> bool {
-    let is_near = |a: SystemTime, b: SystemTime| {
-        a.duration_since(b).or_else(|_| b.duration_since(a)).is_ok_and(|gap| gap < CLOCK_JITTER)
-    };
-    is_near(old.from, new.from) && is_near(old.until, new.until)
-}
-
-/// Keeps the connections that conntrack may not know, before what they use is closed to others.
-///
-/// # Errors
-/// Where conntrack cannot be told at all: then nothing is closed, lest the administrator be cut off.
-pub fn keep_connections(endpoints: &BTreeSet<Endpoint>) -> Outcome {
-    if endpoints.is_empty() {
-        return Ok(());
-    }
-    let adopted = spa_firewall::conntrack::adopt_established(endpoints).map_err(events::firewall_failure)?;
-    events::kept_connections(&adopted);
-    Ok(())
-}
-
 /// The commands' end of the engine.
 pub type Sender = SyncSender<Command>;
-
-fn grant_key(key: &LeaseKey) -> GrantKey {
-    GrantKey::new(key.client.clone(), key.source, key.endpoint)
-}
-
-fn view(key: &LeaseKey, lease: &Lease, now: Now, packets: u64, bytes: u64) -> GrantView {
-    GrantView {
-        client: key.client.to_string(),
-        source: key.source,
-        endpoint: key.endpoint.to_string(),
-        remaining: lease.until.saturating_sub(now.boot).as_secs(),
-        packets,
-        bytes,
-    }
-}
-
-fn wall(unix_nanos: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_nanos(unix_nanos)
-}
 
 fn unix_nanos(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -1,0 +1,178 @@
+//! The engine's side of the firewall: what is wanted, bringing it about, and putting right what others change.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use spa_firewall::{Enforcer, GrantKey, Lifetime, Protection, Report, Wanted};
+use spa_gate::{Ended, Lease, LeaseKey, Now};
+use spa_proto::Endpoint;
+
+use super::super::changes::Author;
+use super::super::events;
+use super::{CLOCK_JITTER, Engine, FIGHT_PAUSE, RETRY};
+use crate::clock;
+use crate::config::Config;
+use crate::error::Outcome;
+
+impl Engine {
+    /// Puts right what somebody else changed, unless that has gone on for too long: nobody is helped by a fight.
+    pub(super) fn look(&mut self, author: &Author) {
+        let now = clock::boot();
+        if self.pause_until.is_some_and(|until| now < until) {
+            return; // whatever else changes meanwhile: the next attempt is at its time
+        }
+        self.enforcer.forget();
+        match self.enforcer.plan(&self.wanted) {
+            Ok(plan) if plan.is_empty() => {}
+            Ok(_) if !self.repairs.has_room(now) => self.fighting(now, author),
+            Ok(plan) => {
+                if self.enforce_now().is_ok_and(|report| report.attempts > 0) {
+                    self.repairs.note(now);
+                    if self.degraded.is_none() {
+                        events::repaired(author, &plan);
+                    }
+                }
+            }
+            Err(_) => self.enforce(), // it says what is wrong, and is tried again
+        }
+    }
+
+    pub(super) fn fighting(&mut self, now: Duration, author: &Author) {
+        let why = format!("another program keeps changing our rules: {author}");
+        events::fighting(&why);
+        self.degraded = Some(why);
+        self.retry_at = Some(now + FIGHT_PAUSE);
+        self.pause_until = self.retry_at;
+    }
+
+    /// Rewrites the kernel's times, so that the step moves no expiry.
+    pub(super) fn clock_set(&mut self) {
+        let now = clock::now();
+        events::clock_set();
+        let ended = self.judge.expire(now);
+        self.forget_ended(&ended);
+        let leases: Vec<_> = self.judge.leases().map(|(key, lease)| (key.clone(), lease.clone())).collect();
+        for (key, lease) in leases {
+            self.want(now, &key, &lease);
+        }
+        self.enforce();
+        events::ended(&ended, self.not_written());
+    }
+
+    /// Brings the firewall to what is wanted; where that fails, says so and tries again soon.
+    pub(super) fn enforce(&mut self) {
+        let _ = self.enforce_now(); // logged, and kept in `degraded`
+    }
+
+    pub(super) fn enforce_now(&mut self) -> Outcome<Report> {
+        let now = clock::boot();
+        if self.degraded.is_some() {
+            self.enforcer.forget(); // what was known then is not to be relied on
+        }
+        self.enforcer.allow_moving_jump(self.jump_moves.has_room(now));
+        let changed = std::mem::take(&mut self.changed); // after a failure all is compared
+        match self.enforcer.enforce_grants(&self.wanted, &changed) {
+            Ok(report) => {
+                events::written(&report, self.degraded.as_deref());
+                if report.jump_moved {
+                    self.jump_moves.note(now);
+                }
+                if report.jump_behind {
+                    // Looking again does not put it off.
+                    self.retry_at = self.retry_at.filter(|at| *at > now).or(Some(now + FIGHT_PAUSE));
+                    self.degraded = Some(events::JUMP_BEHIND.to_owned());
+                } else {
+                    self.retry_at = None;
+                    if self.degraded.take().is_some() {
+                        events::restored();
+                    }
+                }
+                Ok(report)
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if self.degraded.as_ref() != Some(&text) {
+                    events::degraded(&error);
+                }
+                self.degraded = Some(text);
+                self.retry_at = Some(now + RETRY);
+                Err(events::firewall_failure(error))
+            }
+        }
+    }
+
+    /// Why the rules do not stand as wanted, if they do not. A jump that is behind another rule leaves ours as they are.
+    pub(super) fn not_written(&self) -> Option<&str> {
+        self.degraded.as_deref().filter(|why| *why != events::JUMP_BEHIND)
+    }
+
+    pub(super) fn want(&mut self, now: Now, key: &LeaseKey, lease: &Lease) {
+        let lifetime = Lifetime { from: wall(lease.wall_since(now)), until: wall(lease.wall_until(now)) };
+        let key = grant_key(key);
+        if self.wanted.grants.get(&key).is_some_and(|old| is_about(old, &lifetime)) {
+            return;
+        }
+        self.changed.push(key.clone());
+        self.wanted.grants.insert(key, lifetime);
+    }
+
+    pub(super) fn want_no_more(&mut self, key: &LeaseKey) {
+        let key = grant_key(key);
+        self.wanted.grants.remove(&key);
+        self.changed.push(key);
+    }
+
+    pub(super) fn forget_ended(&mut self, ended: &[Ended]) {
+        for ended in ended {
+            self.want_no_more(&ended.key);
+        }
+    }
+}
+
+/// The protection that stands, with these grants: the one that worked last, if the firewall is just as it says.
+///
+/// # Errors
+/// Where the firewall cannot be read.
+pub fn standing(
+    enforcer: &mut Enforcer,
+    state_dir: &Path,
+    grants: &[(GrantKey, Lifetime)],
+) -> Outcome<Option<Protection>> {
+    let Ok(last_good) = Config::load_last_good(state_dir) else { return Ok(None) };
+    let protection = last_good.protection();
+    let as_it_says =
+        Wanted { protection: Some(protection.clone()), grants: grants.iter().cloned().collect() };
+    let plan = enforcer.plan(&as_it_says).map_err(events::firewall_failure)?;
+    Ok(plan.is_empty().then_some(protection))
+}
+
+/// Whether two lifetimes are one but for the two clocks' being read one after the other. Without this a rule's whole
+/// seconds would move, one at each reload.
+fn is_about(old: &Lifetime, new: &Lifetime) -> bool {
+    let is_near = |a: SystemTime, b: SystemTime| {
+        a.duration_since(b).or_else(|_| b.duration_since(a)).is_ok_and(|gap| gap < CLOCK_JITTER)
+    };
+    is_near(old.from, new.from) && is_near(old.until, new.until)
+}
+
+/// Keeps the connections that conntrack may not know, before what they use is closed to others.
+///
+/// # Errors
+/// Where conntrack cannot be told at all: then nothing is closed, lest the administrator be cut off.
+pub fn keep_connections(endpoints: &BTreeSet<Endpoint>) -> Outcome {
+    if endpoints.is_empty() {
+        return Ok(());
+    }
+    let adopted = spa_firewall::conntrack::adopt_established(endpoints).map_err(events::firewall_failure)?;
+    events::kept_connections(&adopted);
+    Ok(())
+}
+
+fn grant_key(key: &LeaseKey) -> GrantKey {
+    GrantKey::new(key.client.clone(), key.source, key.endpoint)
+}
+
+fn wall(unix_nanos: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(unix_nanos)
+}
