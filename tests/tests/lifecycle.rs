@@ -295,6 +295,37 @@ fn a_lost_standard_error_ends_nothing() {
     });
 }
 
+/// Rules that were on their way when the daemon was killed are not laid behind the back of whoever comes next.
+#[test]
+fn what_a_killed_daemon_wrote_comes_before_what_the_next_does() {
+    in_namespace(|| {
+        if !spa_tests::legacy_or_skip("what_a_killed_daemon_wrote_comes_before_what_the_next_does") {
+            return;
+        }
+        let scene = &mut Scene::new(&Settings::new(Variant::Legacy), Family::V4);
+        let lock = fs::File::options().read(true).open("/run/xtables.lock").expect("the daemon has made it");
+        lock.lock().expect("it is ours");
+        let writers = |pids: &[u32]| -> Vec<u32> {
+            let waits = |pid: &&u32| {
+                fs::read_to_string(format!("/proc/{pid}/wchan")).is_ok_and(|at| at.contains("lock"))
+            };
+            pids.iter().filter(waits).copied().collect()
+        };
+        let pids = scene.server.process().pids();
+        scene.alice.open("ssh");
+        eventually("a rule waits for the lock", PATIENCE, || !writers(&pids).is_empty());
+        scene.server.process().kill();
+        // Whoever comes next waits, and gives up, as long as that rule may still be laid.
+        let refused = scene.server.call(&["unprotect"]);
+        assert_eq!(refused.status.code(), Some(69), "{refused:?}");
+        lock.unlock().expect("it is given back");
+        scene.server.must(&["unprotect"]);
+        for family in Family::BOTH {
+            assert!(!scene.server.rules(family).contains("SPA"), "{}", scene.server.rules(family));
+        }
+    });
+}
+
 /// Both halves: whichever dies, the other does not go on alone, and nothing opens.
 #[test]
 fn the_verifier_is_replaced_when_killed() {
@@ -363,5 +394,8 @@ fn a_verifier_that_keeps_dying_ends_the_daemon_closed() {
 
 fn scene_verifier(daemon: u32) -> Option<u32> {
     let children = fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).ok()?;
-    children.split_whitespace().next()?.parse().ok()
+    let is_verifier = |pid: &&str| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"spa-verifier"))
+    };
+    children.split_whitespace().find(is_verifier)?.parse().ok()
 }

@@ -9,6 +9,7 @@ use spa_tests::{Family, Settings, Variant, for_each_variant, in_namespace};
 
 for_each_variant!(
     a_flush_is_put_right,
+    a_flush_beside_a_knock_is_told,
     a_foreign_set_is_put_right_and_stays,
     a_rule_ahead_of_ours_is_passed,
     a_fight_is_bounded,
@@ -84,6 +85,26 @@ fn a_flush_is_put_right(variant: Variant) {
         put_right_after(scene, "nft flush ruleset", "nft (pid");
         let v6 = scene.server.rules(Family::V6);
         assert!(v6.contains("-A INPUT -j SPA"), "IPv6 as well: {v6}");
+    }
+    scene.server.process().stop();
+}
+
+/// The knock's own change finds the rules gone and puts them right, before anybody looks: it is told all the same, and
+/// not laid at our own door.
+fn a_flush_beside_a_knock_is_told(variant: Variant) {
+    let scene = &mut scene(variant);
+    let iptables = scene.server.iptables(Family::V4);
+    for (round, service) in ["web", "ssh", "web"].into_iter().enumerate() {
+        let from = scene.server.log().len();
+        scene.server.ns().sh(&format!("{iptables} -w -F SPA"));
+        scene.alice.open(service);
+        scene.server.process().wait_log("put right", from);
+        scene.server.process().wait_log("client=alice", from);
+        let log = scene.server.log().split_off(from);
+        let lines: Vec<_> = log.lines().filter(|line| line.contains("put right")).collect();
+        assert_eq!(lines.len(), 1, "round {round}: {log}");
+        assert!(lines[0].contains(author(variant, "iptables")), "{log}");
+        assert!(!lines[0].contains("restor") && !lines[0].contains("-re "), "not our own: {log}");
     }
     scene.server.process().stop();
 }

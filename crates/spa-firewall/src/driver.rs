@@ -1,5 +1,6 @@
 //! What a driver does.
 
+use crate::authors::Authors;
 use crate::error::Error;
 use crate::kernel::{FamilyState, Kernel};
 use crate::model::Family;
@@ -42,6 +43,14 @@ pub trait Firewall: Send {
     /// If that was refused.
     fn hold(&mut self) -> Result<(), Error> {
         Ok(())
+    }
+
+    /// Gets ready what the next change needs, while nobody waits for it.
+    fn prepare(&mut self) {}
+
+    /// Who carries out the plans, as notices of changes name them.
+    fn authors(&self) -> Authors {
+        Authors::default()
     }
 
     /// Reads both families.

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use spa_proto::{Endpoint, Protocol};
 
+use crate::authors::Authors;
 use crate::driver::Firewall;
 use crate::error::Error;
 use crate::kernel::{Counters, Kernel, LAST_SECOND, Span};
@@ -27,6 +28,9 @@ pub struct Report {
     pub jump_behind: bool,
     /// Wanted grants of a family that this kernel does not have.
     pub unreachable: Vec<GrantKey>,
+    /// What somebody else's change made necessary besides. It came between two readings, so that this is the only sign
+    /// of it.
+    pub put_right: Option<Plan>,
 }
 
 /// A standing grant.
@@ -47,13 +51,17 @@ pub struct Enforcer {
     known: Option<Kernel>,
     /// The protection that stood after the last success.
     laid: Option<Protection>,
+    /// The families that were written and not read since: `known` has them as they should be.
+    ahead: Vec<Family>,
+    /// What was written ahead and refused.
+    refused: Option<Plan>,
     may_move_jump: bool,
 }
 
 impl Enforcer {
     /// Nothing is read yet.
     pub fn new(driver: Box<dyn Firewall>) -> Self {
-        Self { driver, known: None, laid: None, may_move_jump: true }
+        Self { driver, known: None, laid: None, ahead: Vec::new(), refused: None, may_move_jump: true }
     }
 
     /// The driver's name.
@@ -64,6 +72,17 @@ impl Enforcer {
     /// Somebody else changed the firewall: the next call reads it first.
     pub fn forget(&mut self) {
         self.known = None;
+        self.ahead.clear();
+    }
+
+    /// Gets ready what the next change needs, while nobody waits for it.
+    pub fn prepare(&mut self) {
+        self.driver.prepare();
+    }
+
+    /// Who changes the firewall for us, as notices of changes name them.
+    pub fn authors(&self) -> Authors {
+        self.driver.authors()
     }
 
     /// Whether a jump that is there may be moved to INPUT 1. The caller bounds how often; a missing one always comes
@@ -79,7 +98,48 @@ impl Enforcer {
     pub fn plan(&mut self, wanted: &Wanted) -> Result<Plan, Error> {
         let kernel = self.driver.read()?;
         check(wanted, &kernel)?;
-        Ok(reconcile(wanted, &kernel, SystemTime::now()))
+        let plan = reconcile(wanted, &kernel, SystemTime::now());
+        self.take_as_known(kernel); // so that what follows need not read it again
+        Ok(plan)
+    }
+
+    /// Writes what changed in the grants of `wanted` and leaves the reading back to the next [`Self::enforce`], which must
+    /// follow: only then it is known to stand. For a driver that reads slowly, while more is to be written. True if
+    /// nothing is left to write; otherwise it was not that simple, and nothing is known to have changed.
+    pub fn write_ahead(&mut self, wanted: &Wanted) -> bool {
+        let Some(mut kernel) = self.known.take() else { return false };
+        let sets = kernel.v4.elements.is_some(); // their driver reads back what changed, and no more
+        if sets || self.laid != wanted.protection || check(wanted, &kernel).is_err() {
+            self.known = Some(kernel);
+            return false;
+        }
+        let plan = reconcile(wanted, &kernel, SystemTime::now());
+        let expected = |family| match plan.family(family) {
+            simple if simple.only_grants() => kernel.family(family).after(simple).ok(),
+            _ => None,
+        };
+        let (Some(v4), Some(v6)) = (expected(Family::V4), expected(Family::V6)) else {
+            self.known = Some(kernel);
+            return false;
+        };
+        if let Err(error) = self.driver.apply(&plan) {
+            if matches!(error, Error::Refused { .. } | Error::Rejected { .. }) {
+                self.refused = Some(plan);
+            }
+            self.forget(); // what stands now is not known
+            return false;
+        }
+        let written = Family::BOTH.into_iter().filter(|family| !plan.family(*family).is_empty());
+        let new: Vec<_> = written.filter(|family| !self.ahead.contains(family)).collect();
+        self.ahead.extend(new);
+        (kernel.v4, kernel.v6) = (v4, v6);
+        self.known = Some(kernel);
+        true
+    }
+
+    /// Whether something was written that has not been read back.
+    pub fn is_ahead(&self) -> bool {
+        !self.ahead.is_empty()
     }
 
     /// Makes `wanted` stand and reads it back. If nothing changed since the last call, and nobody called
@@ -104,6 +164,8 @@ impl Enforcer {
     }
 
     fn settle(&mut self, wanted: &Wanted, mut changed: Option<&[GrantKey]>) -> Result<Report, Error> {
+        // What there would be to do if nobody else changed anything.
+        let mut expected = self.refused.take();
         let (mut kernel, mut fresh) = match self.known.take() {
             Some(kernel) => (kernel, false),
             None => (self.driver.read()?, true),
@@ -111,11 +173,21 @@ impl Enforcer {
         if fresh || self.laid != wanted.protection {
             changed = None; // the others may not stand
         }
+        let ahead = std::mem::take(&mut self.ahead);
+        if !ahead.is_empty() {
+            expected = Some(self.plan_from(wanted, &kernel, changed).0);
+        }
+        for family in ahead {
+            *kernel.family_mut(family) = self.driver.read_family(family)?;
+        }
         check(wanted, &kernel)?;
         let mut report = Report::default();
         let mut refusal = None;
         loop {
             let (plan, jump_behind) = self.plan_from(wanted, &kernel, changed);
+            if expected.take().is_some_and(|expected| is_disturbed(&kernel, &expected, &plan)) {
+                report.put_right.get_or_insert_with(|| plan.clone());
+            }
             if plan.is_empty() {
                 if fresh && wanted.protection.is_some() {
                     self.driver.hold()?;
@@ -134,6 +206,7 @@ impl Enforcer {
                     self.driver.reread(family, plan.family(family), kernel.family_mut(family))?;
                 }
                 fresh = true;
+                expected = Some(plan);
                 continue;
             }
             if report.attempts == ATTEMPTS {
@@ -165,6 +238,7 @@ impl Enforcer {
                     self.driver.reread(family, plan.family(family), kernel.family_mut(family))?;
                 }
             }
+            expected = Some(if refusal.is_some() { plan.clone() } else { Plan::default() });
             if refusal.is_some() {
                 (fresh, changed) = (true, None);
             }
@@ -204,7 +278,7 @@ impl Enforcer {
                 *kept = lifetime;
             }
         }
-        (self.known, self.laid) = (Some(kernel), None);
+        self.take_as_known(kernel);
         Ok(adopted.into_iter().collect())
     }
 
@@ -220,8 +294,13 @@ impl Enforcer {
             counters,
         };
         let grants = kernel.grants().map(status).collect();
-        (self.known, self.laid) = (Some(kernel), None);
+        self.take_as_known(kernel);
         Ok(grants)
+    }
+
+    fn take_as_known(&mut self, kernel: Kernel) {
+        self.forget();
+        (self.known, self.laid) = (Some(kernel), None);
     }
 
     /// Removes every trace of us.
@@ -232,6 +311,15 @@ impl Enforcer {
         self.forget();
         self.enforce(&Wanted::default())
     }
+}
+
+/// Whether there is more to do in a family than was expected. Not for elements of sets, which go by themselves.
+fn is_disturbed(kernel: &Kernel, expected: &Plan, plan: &Plan) -> bool {
+    kernel.v4.elements.is_none()
+        && Family::BOTH.into_iter().any(|family| {
+            let (expected, plan) = (expected.family(family), plan.family(family));
+            !plan.is_empty() && !plan.is_like(expected)
+        })
 }
 
 fn check(wanted: &Wanted, kernel: &Kernel) -> Result<(), Error> {

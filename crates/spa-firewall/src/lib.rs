@@ -6,7 +6,9 @@
 //! has a bound.
 #![forbid(unsafe_code)]
 
+mod after;
 mod ahead;
+mod authors;
 pub mod conntrack;
 mod cut;
 mod driver;
@@ -26,6 +28,7 @@ mod sockets;
 pub mod survey;
 mod words;
 
+pub use authors::{Authors, Whose};
 pub use cut::{Cut, Flow, Refused, cut};
 pub use driver::Firewall;
 pub use elements::ElementPlan;

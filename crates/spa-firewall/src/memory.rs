@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::driver::Firewall;
 use crate::error::Error;
-use crate::kernel::{Counted, Elements, FamilyState, Kernel, Rule};
+use crate::kernel::{Elements, FamilyState, Kernel};
 use crate::model::Family;
-use crate::plan::{ChainPlan, FamilyPlan, Plan};
+use crate::plan::Plan;
 
 /// What the next `apply` does instead of succeeding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Firewall for Memory {
             Some(Fault::Stutter) | None => {}
         }
         for family in Family::BOTH {
-            let changed = change(self.kernel.family(family), plan.family(family))?;
+            let changed = self.kernel.family(family).after(plan.family(family)).map_err(refused)?;
             *self.kernel.family_mut(family) = changed;
         }
         if fault == Some(Fault::Stutter) { Err(refused("made to fail after the change")) } else { Ok(()) }
@@ -92,64 +92,4 @@ impl Firewall for Arc<Mutex<Memory>> {
     fn apply(&mut self, plan: &Plan) -> Result<(), Error> {
         self.lock().unwrap_or_else(PoisonError::into_inner).apply(plan)
     }
-}
-
-/// The state after the plan, or why iptables would refuse it.
-fn change(state: &FamilyState, plan: &FamilyPlan) -> Result<FamilyState, Error> {
-    let mut next = state.clone();
-    if plan.is_empty() {
-        return Ok(next);
-    }
-    if state.missing {
-        return Err(refused("no such family"));
-    }
-    match &plan.chain {
-        ChainPlan::Keep | ChainPlan::Remove => {}
-        ChainPlan::Grants { remove, insert, at } => {
-            if !next.present {
-                return Err(refused("no such chain"));
-            }
-            for (key, span) in remove {
-                let gone = Rule::Grant(key.clone(), *span);
-                let found = next.rules.iter().position(|counted| counted.rule == gone);
-                next.rules.remove(found.ok_or_else(|| refused("no such rule"))?);
-            }
-            for (key, span, counters) in insert {
-                if *at == 0 || at - 1 > next.rules.len() {
-                    return Err(refused("index too big"));
-                }
-                let rule = Rule::Grant(key.clone(), *span);
-                next.rules.insert(at - 1, Counted { rule, counters: *counters });
-            }
-        }
-        ChainPlan::Fill(rules) => {
-            next.present = true;
-            next.rules.clone_from(rules);
-        }
-    }
-    for _ in 0..plan.jump.remove {
-        if next.jumps.is_empty() {
-            return Err(refused("no such jump"));
-        }
-        next.jumps.remove(0);
-        next.jumps.iter_mut().for_each(|position| *position -= 1);
-    }
-    if plan.jump.insert {
-        next.jumps.iter_mut().for_each(|position| *position += 1);
-        next.jumps.insert(0, 1);
-        next.ahead.clear();
-    }
-    if plan.chain == ChainPlan::Remove {
-        if !next.jumps.is_empty() || !next.references.is_empty() {
-            return Err(refused("chain is in use"));
-        }
-        next.present = false;
-        next.rules.clear();
-        next.elements = next.elements.map(|_| Elements::default());
-    }
-    if !plan.elements.is_empty() {
-        let held = next.elements.as_mut().filter(|_| next.present).ok_or_else(|| refused("no such set"))?;
-        plan.elements.carry_out(held);
-    }
-    Ok(next)
 }

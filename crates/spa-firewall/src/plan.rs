@@ -67,6 +67,31 @@ impl FamilyPlan {
         }
     }
 
+    /// Whether no more is to be done than to add and remove grants that are rules.
+    pub(crate) fn only_grants(&self) -> bool {
+        let of_chain = matches!(self.chain, ChainPlan::Keep | ChainPlan::Grants { .. }) && !self.rewrites();
+        of_chain && self.jump == JumpPlan::default() && self.elements.is_empty()
+    }
+
+    /// Whether both do the same, whatever had been counted when they were made.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.uncounted() == other.uncounted()
+    }
+
+    fn uncounted(&self) -> Self {
+        let mut plan = self.clone();
+        match &mut plan.chain {
+            ChainPlan::Keep | ChainPlan::Remove => {}
+            ChainPlan::Grants { insert, .. } => {
+                insert.iter_mut().for_each(|(_, _, counters)| *counters = Counters::default());
+            }
+            ChainPlan::Fill(rules) => {
+                rules.iter_mut().for_each(|counted| counted.counters = Counters::default());
+            }
+        }
+        plan
+    }
+
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.chain == ChainPlan::Keep && self.jump == JumpPlan::default() && self.elements.is_empty()

@@ -328,3 +328,83 @@ fn a_renewal_keeps_the_count_since_the_last_reading() {
     }
     assert_eq!(enforcer.grants().expect("they are read")[0].counters.packets, 14);
 }
+
+fn granted(source: &str) -> (GrantKey, Lifetime) {
+    let (client, endpoint) = ("alice".parse().expect("a name"), "tcp/22".parse().expect("an endpoint"));
+    let from = SystemTime::now();
+    let key = GrantKey::new(client, source.parse().expect("an address"), endpoint);
+    (key, Lifetime { from, until: from + Duration::from_secs(60) })
+}
+
+/// What is asked first is written first, and nothing that is written waits for a reading.
+#[test]
+fn a_grant_waits_for_no_reading_back_of_a_removal() {
+    let memory = Arc::new(Mutex::new(Memory::new()));
+    let seen = || {
+        let memory = memory.lock().expect("not poisoned");
+        (memory.applied, memory.reads)
+    };
+    let mut enforcer = Enforcer::new(Box::new(memory.clone()));
+    let mut wanted = simple();
+    wanted.grants.extend(["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(granted));
+    assert!(!enforcer.write_ahead(&wanted), "nothing is known yet");
+    enforcer.enforce(&wanted).expect("it is laid");
+    let (applied, reads) = seen();
+    for (round, source) in ["192.0.2.1", "192.0.2.2"].into_iter().enumerate() {
+        wanted.grants.remove(&granted(source).0);
+        assert!(enforcer.write_ahead(&wanted));
+        wanted.grants.extend([granted(&format!("192.0.2.{}", 100 + round))]);
+        assert!(enforcer.write_ahead(&wanted));
+    }
+    assert_eq!(seen(), (applied + 4, reads), "all is written, and nothing was read");
+    assert!(enforcer.is_ahead());
+    let report = enforcer.enforce(&wanted).expect("it is read back");
+    assert_eq!(seen(), (applied + 4, reads + 1), "one family was written, so one is read");
+    assert_eq!((report.attempts, report.put_right), (0, None));
+    assert!(!enforcer.is_ahead());
+}
+
+/// What was written ahead and does not stand is found, and put right.
+#[test]
+fn what_was_written_ahead_is_not_believed() {
+    let memory = Arc::new(Mutex::new(Memory::new()));
+    let mut enforcer = Enforcer::new(Box::new(memory.clone()));
+    let mut wanted = simple();
+    enforcer.enforce(&wanted).expect("it is laid");
+    for (fault, refused) in [(Some(Fault::Lie), false), (Some(Fault::Refuse), true), (None, false)] {
+        memory.lock().expect("not poisoned").faults = [fault].into();
+        let source = format!("192.0.2.{}", wanted.grants.len() + 1);
+        wanted.grants.extend([granted(&source)]);
+        assert_eq!(enforcer.write_ahead(&wanted), !refused, "{fault:?}");
+        if fault.is_none() {
+            memory.lock().expect("not poisoned").kernel.v4.rules.remove(0);
+        }
+        let report = enforcer.enforce(&wanted).expect("the fault is over");
+        assert_eq!(report.put_right.is_some(), !refused, "{fault:?}: {report:?}");
+        let kernel = memory.lock().expect("not poisoned").kernel.clone();
+        assert!(reconcile(&wanted, &kernel, SystemTime::now()).is_empty(), "{fault:?}");
+    }
+}
+
+/// A change of somebody else that our own next change meets is told, and ours alone are not.
+#[test]
+fn what_others_changed_in_between_is_told() {
+    let memory = Arc::new(Mutex::new(Memory::new()));
+    let mut enforcer = Enforcer::new(Box::new(memory.clone()));
+    let mut wanted = simple();
+    let report = enforcer.enforce(&wanted).expect("it is laid");
+    assert_eq!((report.attempts, report.put_right), (1, None));
+    for disturbed in [false, true, false] {
+        let number = wanted.grants.len();
+        wanted.grants.extend([granted(&format!("192.0.2.{}", number + 1))]);
+        // A renewal besides: its counters are read first.
+        for lifetime in wanted.grants.values_mut() {
+            lifetime.until += Duration::from_secs(5);
+        }
+        if disturbed {
+            memory.lock().expect("not poisoned").kernel.v4.jumps.clear();
+        }
+        let report = enforcer.enforce(&wanted).expect("it stands");
+        assert_eq!(report.put_right.is_some_and(|plan| plan.v4.jump.insert), disturbed);
+    }
+}

@@ -83,7 +83,7 @@ impl Judge {
         self.policy = Policy::new(settings);
         self.policy.set_own_addresses(own);
         let policy = &self.policy;
-        let ended = self.leases.end(End::Policy, |key, lease| !still_allowed(policy, now, key, lease));
+        let ended = self.leases.end(End::Policy, None, |key, lease| !still_allowed(policy, now, key, lease));
         self.leases.shorten(|key| {
             policy.client_named(&key.client).map_or(now.boot, |client| {
                 now.boot.saturating_add(policy.longest(client)).min(end_of_enrolment(client, now))
@@ -171,7 +171,8 @@ impl Judge {
             Decision::Close { key, endpoints } => {
                 // A close that was held back ends nothing that was asked for after it was made.
                 let own = |lease: &Lease| lease.owner == key && lease.counter < accepted.knock.counter;
-                let ended = self.leases.end(End::Closed, |key, lease| {
+                let name = self.policy.client(&key).map(|client| client.name.clone());
+                let ended = self.leases.end(End::Closed, name.as_ref(), |key, lease| {
                     own(lease) && endpoints.as_ref().is_none_or(|all| all.contains(&key.endpoint))
                 });
                 Ok(ended.into_iter().map(Change::Closed).collect())
@@ -182,9 +183,13 @@ impl Judge {
         }
     }
 
-    /// Ends the leases whose time is up. Call it at [`Self::next_expiry`], and whenever the wall clock was set: an
-    /// enrolment may end sooner by the new time.
+    /// Ends the leases whose time is up. Call it at [`Self::next_expiry`]. Its cost is that of what has ended.
     pub fn expire(&mut self, now: Now) -> Vec<Ended> {
+        self.leases.expire(now)
+    }
+
+    /// The wall clock was set: enrolments may end sooner by the new time. Returns the leases whose time is up.
+    pub fn clock_set(&mut self, now: Now) -> Vec<Ended> {
         if self.policy.has_ending_enrolments() {
             let policy = &self.policy;
             self.leases.shorten(|key| {
@@ -201,7 +206,7 @@ impl Judge {
 
     /// Ends the leases that the selector picks. The client may knock again, unless its policy is changed first.
     pub fn revoke(&mut self, selector: &Selector) -> Vec<Ended> {
-        self.leases.end(End::Revoked, |key, _| selector.fits(key))
+        self.leases.end(End::Revoked, selector.client.as_ref(), |key, _| selector.fits(key))
     }
 
     /// All leases, by client, source and endpoint.

@@ -153,12 +153,17 @@ impl Leases {
 
     /// How many leases a client has.
     pub(crate) fn count(&self, client: &ClientName) -> usize {
+        self.of(client).count()
+    }
+
+    /// A client's leases, without looking at those of others.
+    fn of(&self, client: &ClientName) -> impl Iterator<Item = (&LeaseKey, &Lease)> {
         let first = LeaseKey {
             client: client.clone(),
             source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             endpoint: LEAST_ENDPOINT,
         };
-        self.leases.range(first..).take_while(|(key, _)| key.client == *client).count()
+        self.leases.range(first..).take_while(|(key, _)| key.client == *client)
     }
 
     /// When the next lease ends, boot-time clock.
@@ -211,10 +216,18 @@ impl Leases {
         ended
     }
 
-    /// Ends the leases that `which` picks.
-    pub(crate) fn end(&mut self, why: End, which: impl Fn(&LeaseKey, &Lease) -> bool) -> Vec<Ended> {
-        let keys: Vec<_> =
-            self.leases.iter().filter(|(key, lease)| which(key, lease)).map(|(k, _)| k.clone()).collect();
+    /// Ends the leases that `which` picks, of `client` alone where one is given.
+    pub(crate) fn end(
+        &mut self,
+        why: End,
+        client: Option<&ClientName>,
+        which: impl Fn(&LeaseKey, &Lease) -> bool,
+    ) -> Vec<Ended> {
+        let picked = |(key, lease): (&LeaseKey, &Lease)| which(key, lease).then(|| key.clone());
+        let keys: Vec<_> = match client {
+            Some(client) => self.of(client).filter_map(picked).collect(),
+            None => self.leases.iter().filter_map(picked).collect(),
+        };
         let mut ended = Vec::with_capacity(keys.len());
         for key in keys {
             if let Some(lease) = self.leases.remove(&key) {

@@ -82,7 +82,38 @@ fn an_enrolment_that_ends_by_a_clock_step_ends_its_leases() {
     assert!(server.deliver(now_at(0.0), from(HERE), &client.ssh(START)).is_ok());
     let now = now_at(1.0);
     assert!(server.judge.expire(now).is_empty());
-    assert_eq!(server.judge.expire(Now { wall: now.wall + 3600 * SECOND, ..now }).len(), 1);
+    assert_eq!(server.judge.clock_set(Now { wall: now.wall + 3600 * SECOND, ..now }).len(), 1);
+}
+
+/// Nothing that a knock or an expiry does looks at the leases of all.
+#[test]
+fn the_leases_of_others_cost_nothing() {
+    let client = Client::new(1);
+    let judge = |others: u32| {
+        let mut alice = policy("alice", &client, &["ssh"]);
+        alice.valid_until = Some(START / SECOND + 3600);
+        alice.max_grants = u32::MAX;
+        let mut settings = judge_settings(vec![alice]);
+        settings.max_grants = u32::MAX;
+        let mut judge = spa_gate::Judge::new(settings);
+        for n in 0..=others {
+            let source = core::net::Ipv4Addr::from(0xc633_0000 + n);
+            let key = LeaseKey { source: source.into(), ..key("alice", HERE, 22) };
+            judge.adopt(now_at(1.0), key, START, START + 60 * SECOND).unwrap();
+        }
+        judge
+    };
+    let quickest = |judge: &mut spa_gate::Judge| {
+        let once = |_| {
+            let began = std::time::Instant::now();
+            assert!(judge.expire(now_at(2.0)).is_empty());
+            assert!(judge.next_expiry().is_some());
+            began.elapsed()
+        };
+        (0..200).map(once).min().unwrap()
+    };
+    let (few, many) = (quickest(&mut judge(1)), quickest(&mut judge(20_000)));
+    assert!(many < few.max(Duration::from_micros(1)) * 100, "{few:?} with 2, {many:?} with 20,001");
 }
 
 #[test]

@@ -8,17 +8,21 @@ use spa_firewall::survey::{self, Finding};
 
 use crate::config::{Backend, Config, Variant};
 use crate::error::Outcome;
+use crate::lock::Lock;
 use crate::warden::events::firewall_failure;
 
-/// Opens the configured driver; in a dry run the one that only remembers.
+/// Opens the configured driver; in a dry run the one that only remembers. What writes for it holds `lock`.
 ///
 /// # Errors
 /// Where its programs or permissions are missing.
-pub fn open(config: &Config, dry_run: bool) -> Outcome<Box<dyn Firewall>> {
+pub fn open(config: &Config, dry_run: bool, lock: Option<&Lock>) -> Outcome<Box<dyn Firewall>> {
     Ok(match config.backend {
         Backend::Iptables if dry_run => Box::new(Memory::new()),
         Backend::Nftables if dry_run => Box::new(Memory::with_sets()),
-        Backend::Iptables => Box::new(iptables(config)?),
+        Backend::Iptables => match lock {
+            Some(lock) => Box::new(iptables(config)?.holding(lock.share()?)),
+            None => Box::new(iptables(config)?),
+        },
         Backend::Nftables => Box::new(Nftables::open().map_err(firewall_failure)?),
     })
 }

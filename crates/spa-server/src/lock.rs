@@ -1,6 +1,7 @@
 //! One writer: whoever changes the firewall holds the lock of the state directory.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
@@ -13,8 +14,20 @@ use crate::error::{Exit, Failure, Outcome};
 const NAME: &str = "lock";
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Held until it is dropped, or the process ends, however it ends.
-pub struct Lock(#[expect(dead_code, reason = "held for its descriptor")] File);
+/// Held until it is dropped, or the process ends, however it ends; and until every process has ended that was given a
+/// copy.
+pub struct Lock(File);
+
+impl Lock {
+    /// A copy for processes that write for this one.
+    ///
+    /// # Errors
+    /// Without a free descriptor.
+    pub fn share(&self) -> Outcome<OwnedFd> {
+        let failed = |error| Failure::new(Exit::System, format_args!("cannot share the lock: {error}"));
+        self.0.try_clone().map(OwnedFd::from).map_err(failed)
+    }
+}
 
 /// The abstract address, which belongs to the network namespace, of the one daemon that may run there.
 const ONLY_DAEMON: &str = "spa-server";
@@ -46,7 +59,7 @@ pub fn only_daemon() -> Outcome<Option<UnixListener>> {
     }
 }
 
-/// Takes the lock. Waits a moment: a child of a daemon that was killed holds it until it has begun its own program.
+/// Takes the lock. Waits a moment: what writes rules for a daemon that was killed holds it until it has ended.
 ///
 /// # Errors
 /// [`Exit::Unavailable`] where another process has it.

@@ -1,7 +1,7 @@
 //! The iptables driver: text through `iptables-restore --noflush` and `iptables-save`, in both variants.
 //!
-//! One chain `SPA` a family in the filter table, and one jump to it from INPUT. Each change of a family is one process
-//! and one commit: the kernel takes all of it or nothing. The text is made from typed values alone.
+//! One chain `SPA` a family in the filter table, and one jump to it from INPUT. Each change of a family is one commit,
+//! by a program that waits for it ([`writer`]): the kernel takes all of it or nothing. The text is made from typed values alone.
 //!
 //! After `unprotect` the nft variant leaves the empty base chains of the filter table behind, as every use of
 //! iptables-nft does. They change nothing for any packet, and cannot be told from those of another program, so they
@@ -15,14 +15,20 @@ mod pieces;
 mod programs;
 mod render;
 mod run;
+mod writer;
 
 pub use self::nat::published_ports;
 pub use self::render::commit;
+pub use self::writer::start_alone;
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::programs::Programs;
+use self::writer::Writer;
+use crate::authors::Authors;
 use crate::driver::Firewall;
 use crate::error::Error;
 use crate::kernel::FamilyState;
@@ -64,11 +70,28 @@ pub enum Backend {
 pub struct Iptables {
     variant: Variant,
     path: Vec<PathBuf>,
-    v4: Programs,
+    v4: Side,
     /// `None` while the kernel has no IPv6.
-    v6: Option<Programs>,
+    v6: Option<Side>,
     backend: Backend,
     time_limit: Duration,
+    authors: Authors,
+    /// What every process that can write holds.
+    lock: Option<Arc<OwnedFd>>,
+}
+
+/// What is run for one family.
+#[derive(Debug)]
+struct Side {
+    save: PathBuf,
+    writer: Writer,
+}
+
+impl Side {
+    fn new(programs: Programs, authors: &Authors, lock: Option<&Arc<OwnedFd>>) -> Self {
+        let Programs { restore, save } = programs;
+        Self { save, writer: Writer::new(restore, authors.clone(), lock.cloned()) }
+    }
 }
 
 impl Iptables {
@@ -86,13 +109,26 @@ impl Iptables {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_in(variant: Variant, path: Vec<PathBuf>, time_limit: Duration) -> Result<Self, Error> {
-        let v4 = Programs::find(variant, Family::V4, &path)?;
-        let mut driver = Self { variant, path, v4, v6: None, backend: Backend::Legacy, time_limit };
+        let authors = Authors::default();
+        let v4 = Side::new(Programs::find(variant, Family::V4, &path)?, &authors, None);
+        let backend = Backend::Legacy; // until it is known
+        let mut driver = Self { variant, path, v4, v6: None, backend, time_limit, authors, lock: None };
         driver.backend = driver.save(Family::V4)?.1;
         driver
             .read_family(Family::V6)
             .map_err(|source| Error::NoFamily { family: Family::V6, source: Box::new(source) })?;
         Ok(driver)
+    }
+
+    /// Has every process that may write hold a copy of `lock`: a lock of that open file is then given up only when
+    /// no process is left that could still change a rule, however this one ends.
+    #[must_use]
+    pub fn holding(mut self, lock: OwnedFd) -> Self {
+        self.lock = Some(Arc::new(lock));
+        let programs = |side: Side| Programs { restore: side.writer.into_program(), save: side.save };
+        self.v4 = Side::new(programs(self.v4), &self.authors, self.lock.as_ref());
+        self.v6 = self.v6.map(|side| Side::new(programs(side), &self.authors, self.lock.as_ref()));
+        self
     }
 
     /// Where the rules end up.
@@ -115,7 +151,7 @@ impl Iptables {
             return Ok(None);
         }
         let limit = self.time_limit;
-        let program = &self.programs(family)?.save;
+        let program = &self.side(family)?.save;
         let args = ["-t", "nat"];
         let output = run::run(program, &args, None, limit)?;
         if !output.success {
@@ -124,13 +160,16 @@ impl Iptables {
         Ok(Some(output.stdout))
     }
 
-    fn programs(&mut self, family: Family) -> Result<&Programs, Error> {
+    fn side(&mut self, family: Family) -> Result<&mut Side, Error> {
         match family {
-            Family::V4 => Ok(&self.v4),
+            Family::V4 => Ok(&mut self.v4),
             Family::V6 => {
                 let found = match self.v6.take() {
                     Some(found) => found,
-                    None => Programs::find(self.variant, family, &self.path)?,
+                    None => {
+                        let programs = Programs::find(self.variant, family, &self.path)?;
+                        Side::new(programs, &self.authors, self.lock.as_ref())
+                    }
                 };
                 Ok(self.v6.insert(found))
             }
@@ -139,20 +178,14 @@ impl Iptables {
 
     fn commit(&mut self, family: Family, plan: &FamilyPlan) -> Result<(), Error> {
         let limit = self.time_limit;
-        let program = &self.programs(family)?.restore;
-        let wait = LOCK_WAIT.to_string();
-        let args = ["-w", wait.as_str(), "-c", "--noflush"];
-        let output = run::run(program, &args, Some(&commit(plan)), limit)?;
-        if output.success {
-            Ok(())
-        } else {
-            Err(failure::classify(run::describe(program, &args), &output, family))
-        }
+        let writer = &mut self.side(family)?.writer;
+        let output = writer.write(&commit(plan), limit)?;
+        if output.success { Ok(()) } else { Err(failure::classify(writer.describe(), &output, family)) }
     }
 
     fn save(&mut self, family: Family) -> Result<(FamilyState, Backend), Error> {
         let limit = self.time_limit;
-        let program = &self.programs(family)?.save;
+        let program = &self.side(family)?.save;
         let args = ["-c", "-t", "filter"];
         let command = run::describe(program, &args);
         let output = run::run(program, &args, None, limit)?;
@@ -177,6 +210,16 @@ impl Firewall for Iptables {
             return Ok(FamilyState { missing: true, ..FamilyState::default() });
         }
         Ok(self.save(family)?.0)
+    }
+
+    fn prepare(&mut self) {
+        for side in [Some(&mut self.v4), self.v6.as_mut()].into_iter().flatten() {
+            let _ = side.writer.prepare(); // the next change says what is wrong
+        }
+    }
+
+    fn authors(&self) -> Authors {
+        self.authors.clone()
     }
 
     fn apply(&mut self, plan: &Plan) -> Result<(), Error> {

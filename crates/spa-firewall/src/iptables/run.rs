@@ -21,7 +21,7 @@ const MAX_STDERR: usize = 1024;
 /// How long a killed child may take to be gone. One that hangs in the kernel is left behind.
 const KILL_GRACE: Duration = Duration::from_secs(1);
 /// For what the programs run themselves: modprobe.
-const CHILD_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+pub const CHILD_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What a program did.
 #[derive(Debug)]
@@ -34,6 +34,13 @@ pub struct Output {
     pub stdout: String,
     /// What it said of errors, escaped and shortened.
     pub stderr: String,
+}
+
+impl Output {
+    /// It did what it was asked, and said nothing.
+    pub fn success() -> Self {
+        Self { success: true, status: String::new(), stdout: String::new(), stderr: String::new() }
+    }
 }
 
 /// `iptables-restore -w 5 --noflush`, for messages.
@@ -70,12 +77,7 @@ pub fn run(program: &Path, args: &[&str], input: Option<&str>, limit: Duration) 
         .stderr(share(&stderr)?)
         .process_group(0)
         .spawn()
-        .map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::NotInstalled { program: program.display().to_string(), unsafe_at: None }
-            }
-            _ => Error::Io { doing: "starting iptables", source },
-        })?;
+        .map_err(|source| not_started(program, source))?;
     match wait(&mut child, limit) {
         Ok(Some(status)) => Ok(Output {
             success: status.success(),
@@ -91,6 +93,16 @@ pub fn run(program: &Path, args: &[&str], input: Option<&str>, limit: Duration) 
             kill(&mut child);
             Err(Error::Io { doing: "waiting for iptables", source })
         }
+    }
+}
+
+/// The error for a program that could not be started.
+pub fn not_started(program: &Path, source: std::io::Error) -> Error {
+    match source.kind() {
+        std::io::ErrorKind::NotFound => {
+            Error::NotInstalled { program: program.display().to_string(), unsafe_at: None }
+        }
+        _ => Error::Io { doing: "starting iptables", source },
     }
 }
 
@@ -139,7 +151,7 @@ fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus
 }
 
 /// Kills the child and what it started, and reaps the child.
-fn kill(child: &mut Child) {
+pub fn kill(child: &mut Child) {
     // Its own group since before exec; if it is gone already there is nothing to kill.
     let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
     let _ = wait(child, KILL_GRACE);

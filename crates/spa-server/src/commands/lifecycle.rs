@@ -33,8 +33,8 @@ pub fn protect(path: &Path) -> Outcome {
         say!("the daemon runs, and protects already");
         return Ok(());
     }
-    let _lock = lock::exclusive(&config.state_dir)?;
-    let mut enforcer = Enforcer::new(firewall::open(&config, false)?);
+    let lock = lock::exclusive(&config.state_dir)?;
+    let mut enforcer = Enforcer::new(firewall::open(&config, false, Some(&lock))?);
     let found = enforcer.adopt().map_err(firewall_failure)?;
     let before = warden::standing(&mut enforcer, &config.state_dir, &found)?;
     let kept = before.map_or_else(BTreeSet::new, |protection| protection.services);
@@ -77,8 +77,8 @@ pub fn unprotect(path: &Path) -> Outcome {
         return Err(Failure::new(Exit::Unavailable, "the daemon runs, and would protect again")
             .hint("systemctl stop spa-server, then spa-server unprotect"));
     }
-    let _lock = if config.state_dir.is_dir() { Some(lock::exclusive(&config.state_dir)?) } else { None };
-    let mut enforcer = Enforcer::new(firewall::open(&config, false)?);
+    let lock = if config.state_dir.is_dir() { Some(lock::exclusive(&config.state_dir)?) } else { None };
+    let mut enforcer = Enforcer::new(firewall::open(&config, false, lock.as_ref())?);
     enforcer.remove_all().map_err(firewall_failure)?;
     say!("nothing of spa-server is left in the firewall");
     Ok(())

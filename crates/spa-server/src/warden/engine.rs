@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant, SystemTime};
 
-use spa_firewall::{Enforcer, GrantKey, Lifetime, Wanted};
-use spa_gate::{Accepted, Change, Counters, Judge, LeaseKey, Now, Refusal, Selector};
+use spa_firewall::{Authors, Enforcer, GrantKey, Lifetime, Plan, Wanted};
+use spa_gate::{Accepted, Change, Counters, Ended, Judge, LeaseKey, Now, Refusal, Selector};
 use spa_proto::{ClientName, Knock, PublicKey};
 use tokio::sync::{oneshot, watch};
 
-use super::changes::Author;
+use super::changes::Culprits;
 use super::record::Record;
 use super::settings::Settings;
 use super::{bounds::PerMinute, events, provisional::Provisional};
@@ -40,6 +40,10 @@ const FIGHT_PAUSE: Duration = Duration::from_secs(20);
 const CLOCK_JITTER: Duration = Duration::from_millis(10);
 /// After a failure the firewall is tried again this often.
 const RETRY: Duration = Duration::from_secs(1);
+/// What was written is read back at the latest after this time, however many knocks follow one another.
+const READ_BACK_WITHIN: Duration = Duration::from_millis(100);
+/// How long to wait for word of who it was before what was put right is told.
+const NAME_WITHIN: Duration = Duration::from_millis(500);
 
 /// An authentic knock and how it came.
 pub struct Arrival {
@@ -64,7 +68,7 @@ pub enum Command {
     /// The wall clock was set.
     ClockSet,
     /// Somebody changed the firewall, perhaps this engine.
-    Look(Author),
+    Look(Culprits),
     /// Take new settings.
     Reload(Box<EngineSettings>, oneshot::Sender<Outcome>),
     /// Close what the selector picks.
@@ -130,6 +134,14 @@ pub struct EngineStatus {
     pub clients: usize,
 }
 
+/// What is told of when it is known to stand.
+enum News {
+    /// A knock did this, and came at this time.
+    Changed(Change, Instant),
+    /// These ended.
+    Ended(Vec<Ended>),
+}
+
 /// How the daemon was started.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -158,6 +170,11 @@ pub struct Engine {
     pause_until: Option<Duration>,
     repairs: PerMinute<MAX_REPAIRS>,
     jump_moves: PerMinute<MAX_JUMP_MOVES>,
+    /// What is told when the firewall has been read back; and since when something is to be.
+    news: Vec<News>,
+    ahead_since: Option<Instant>,
+    /// What somebody changed between two readings, and until when (boot-time clock) to wait for word of who it was.
+    put_right: Option<(Plan, Duration)>,
     /// Knocks that went to an address of another host, and knocks that could not be recorded.
     misdirected: u64,
     unrecorded: u64,
@@ -203,6 +220,9 @@ impl Engine {
             pause_until: None,
             repairs: PerMinute::default(),
             jump_moves: PerMinute::default(),
+            news: Vec::new(),
+            ahead_since: None,
+            put_right: None,
             misdirected: 0,
             unrecorded: 0,
             addresses: Vec::new(),
@@ -221,11 +241,17 @@ impl Engine {
             keep_connections(&(&engine.config.endpoints() - &kept))?;
         }
         engine.enforcer.enforce(&engine.wanted).map_err(events::firewall_failure)?;
+        engine.enforcer.prepare();
         if engine.provisional.is_none() {
             engine.keep_as_last_good();
         }
         engine.publish();
         Ok(engine)
+    }
+
+    /// Who changes the firewall for us.
+    pub fn authors(&self) -> Authors {
+        self.enforcer.authors()
     }
 
     /// Takes over the grants that stand in the kernel and that policy still allows; the others go with the next write.
@@ -250,14 +276,19 @@ impl Engine {
 
     /// Takes commands until told to stop, or until the confirmation has not come in time.
     pub fn run(mut self, commands: &Receiver<Command>) {
-        while let Ok(command) = commands.recv() {
-            let mut next = Some(command);
-            while let Some(command) = next.take() {
-                match command {
-                    Command::Knock(first) => next = self.knocks(*first, commands),
-                    // Who stops what nobody has confirmed wants it gone.
-                    Command::Stop => return self.give_up(),
-                    other => self.follow(other),
+        let mut next = None;
+        while let Some(command) = next.take().or_else(|| self.await_command(commands)) {
+            match command {
+                Command::Knock(first) => next = self.knocks(*first, commands),
+                Command::Wake => self.wake(),
+                // Who stops what nobody has confirmed wants it gone.
+                Command::Stop => {
+                    self.settle();
+                    return self.give_up();
+                }
+                other => {
+                    self.settle();
+                    self.follow(other);
                 }
             }
             if self.next_wake().is_some_and(|at| at <= clock::boot()) {
@@ -270,12 +301,25 @@ impl Engine {
         }
     }
 
+    /// The next command. What was written is read back while there is none, or when it has to be.
+    fn await_command(&mut self, commands: &Receiver<Command>) -> Option<Command> {
+        if self.ahead_since.is_some_and(|since| since.elapsed() < READ_BACK_WITHIN)
+            && let Ok(command) = commands.try_recv()
+        {
+            return Some(command);
+        }
+        self.settle();
+        self.record.tidy();
+        self.enforcer.prepare();
+        self.publish();
+        commands.recv().ok()
+    }
+
     fn follow(&mut self, command: Command) {
         match command {
-            Command::Knock(_) | Command::Stop => {} // taken by `run`
-            Command::Wake => self.wake(),
+            Command::Knock(_) | Command::Wake | Command::Stop => {} // taken by `run`
             Command::ClockSet => self.clock_set(),
-            Command::Look(author) => self.look(&author),
+            Command::Look(culprits) => self.look(&culprits),
             Command::Reload(settings, reply) => {
                 let _ = reply.send(self.reload(*settings)); // who asked may have gone
             }
@@ -297,8 +341,8 @@ impl Engine {
         }
     }
 
-    /// Carries out a knock and those that wait behind it, with one write to the record and one change of the firewall.
-    /// Returns the command that came after them.
+    /// Carries out a knock and those that wait behind it, with one write to the record and one change of the firewall,
+    /// which is read back later. Returns the command that came after them.
     fn knocks(&mut self, first: Arrival, commands: &Receiver<Command>) -> Option<Command> {
         self.refresh_addresses();
         let now = clock::now();
@@ -379,15 +423,14 @@ impl Engine {
                 Change::Closed(ended) => self.want_no_more(&ended.key),
             }
         }
+        let news = changes.into_iter().map(|(change, at)| News::Changed(change, at));
         if self.provisional.is_some() {
+            self.news.extend(news);
             let _ = self.confirm("a valid knock"); // failure is logged, and tried again
+            self.tell();
         } else {
-            self.enforce();
+            self.write(news);
         }
-        for (change, at) in &changes {
-            events::changed(change, at.elapsed(), self.not_written());
-        }
-        self.record.tidy();
     }
 
     fn refused(&mut self, client: &PublicKey, source: IpAddr, refusal: Refusal) {
@@ -408,10 +451,12 @@ impl Engine {
         if self.provisional.as_ref().is_some_and(|provisional| provisional.deadline <= now.boot) {
             return self.give_up();
         }
+        if let Some((plan, _)) = self.put_right.take_if(|(_, until)| *until <= now.boot) {
+            events::repaired(&Culprits::default(), &plan);
+        }
         let ended = self.judge.expire(now);
         self.forget_ended(&ended);
-        self.enforce();
-        events::ended(&ended, self.not_written());
+        self.write([News::Ended(ended)]);
     }
 
     fn refresh_addresses(&mut self) {
@@ -429,8 +474,9 @@ impl Engine {
     }
 
     fn next_wake(&self) -> Option<Duration> {
-        let wakes = [self.judge.next_expiry(), self.retry_at, self.provisional.as_ref().map(|p| p.deadline)];
-        wakes.into_iter().flatten().min()
+        let confirm_by = self.provisional.as_ref().map(|provisional| provisional.deadline);
+        let name_by = self.put_right.as_ref().map(|(_, until)| *until);
+        [self.judge.next_expiry(), self.retry_at, confirm_by, name_by].into_iter().flatten().min()
     }
 
     fn publish(&self) {

@@ -11,7 +11,7 @@ use spa_firewall::{Cut, Opening, Plan, Report};
 use spa_gate::{Change, End, Ended, Lease, LeaseKey, Now, Reason, Refusal};
 use tracing::{error, info, warn};
 
-use super::changes::Author;
+use super::changes::Culprits;
 use crate::error::{Exit, Failure};
 use crate::link::{Confinement, Counts};
 
@@ -176,7 +176,7 @@ pub fn finding(finding: &Finding) {
 }
 
 /// What somebody changed was put right.
-pub fn repaired(author: &Author, plan: &Plan) {
+pub fn repaired(author: &Culprits, plan: &Plan) {
     warn!(%author, "the firewall was changed, and put right: {plan}");
 }
 

@@ -15,7 +15,7 @@ mod verifier_process;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use spa_firewall::Enforcer;
+use spa_firewall::{Authors, Enforcer};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -24,7 +24,7 @@ pub use self::record::Record;
 pub use self::verifier_process::user;
 
 use self::bounds::PerMinute;
-use self::changes::Watch;
+use self::changes::{Culprits, Watch};
 use self::control_socket::{ControlSocket, Order};
 use self::engine::{Arrival, Command, Engine, EngineSettings, Published};
 use self::settings::Settings;
@@ -36,7 +36,8 @@ use crate::config::duration::Seconds;
 use crate::control::{Request, Response};
 use crate::error::{Exit, Failure, Outcome};
 use crate::link::{Counts, FromVerifier, Handover};
-use crate::{files, firewall, lock};
+use crate::lock::{self, Lock};
+use crate::{files, firewall};
 
 /// The replay record, in the state directory.
 pub const RECORD: &str = "replay";
@@ -65,12 +66,13 @@ pub fn run(config: Config, options: &Run) -> Outcome {
 async fn serve(config: Config, options: &Run) -> Outcome {
     privileges::limit()?;
     files::make_private_directory(&config.state_dir)?;
-    let _lock = lock::exclusive(&config.state_dir)?;
+    let lock = lock::exclusive(&config.state_dir)?;
     let _only = lock::only_daemon()?;
     let settings = Settings::load(config)?;
     let captures = Captures::open(&settings.config)?;
     let (published_sender, published) = watch::channel(Published::default());
-    let engine = start_engine(&settings, options, published_sender)?;
+    let engine = start_engine(&settings, options, &lock, published_sender)?;
+    let own = engine.authors();
     let (commands, queue) = std::sync::mpsc::sync_channel(engine::QUEUE);
     let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine.run(&queue));
     let thread =
@@ -94,7 +96,7 @@ async fn serve(config: Config, options: &Run) -> Outcome {
         lookups: PerMinute::default(),
         forgeries: PerMinute::default(),
     };
-    let result = warden.work(control, published).await;
+    let result = warden.work(control, published, own).await;
     let _ = warden.commands.send(Command::Stop); // it may have ended by itself
     if thread.join().is_err() {
         return Err(Failure::new(Exit::Software, "the engine failed; protection stays as it is"));
@@ -102,13 +104,18 @@ async fn serve(config: Config, options: &Run) -> Outcome {
     result
 }
 
-fn start_engine(settings: &Settings, options: &Run, published: watch::Sender<Published>) -> Outcome<Engine> {
+fn start_engine(
+    settings: &Settings,
+    options: &Run,
+    lock: &Lock,
+    published: watch::Sender<Published>,
+) -> Outcome<Engine> {
     let config = &settings.config;
     let record = match options.dry_run {
         true => Record::none(),
         false => Record::open(&config.state_dir.join(RECORD), floor_of_a_new_record(config))?,
     };
-    let driver = firewall::open(config, options.dry_run)?;
+    let driver = firewall::open(config, options.dry_run, Some(lock))?;
     if !options.dry_run {
         firewall::survey(config)?.iter().for_each(events::finding);
     }
@@ -165,7 +172,12 @@ impl Signals {
 }
 
 impl Warden {
-    async fn work(&mut self, control: ControlSocket, mut published: watch::Receiver<Published>) -> Outcome {
+    async fn work(
+        &mut self,
+        control: ControlSocket,
+        mut published: watch::Receiver<Published>,
+        own: Authors,
+    ) -> Outcome {
         let failed = |error: std::io::Error| {
             Failure::new(Exit::System, format_args!("the daemon's loop failed: {error}"))
         };
@@ -176,9 +188,9 @@ impl Warden {
         tokio::spawn(control.serve(orders_sender));
         let (changes_sender, mut changes) = mpsc::channel(1);
         tokio::spawn(async move {
-            let watch = Watch::new();
+            let mut watch = Watch::new(own);
             // Somebody may have been there between the engine's start and now.
-            let _ = changes_sender.send(changes::Author::default()).await;
+            let _ = changes_sender.send(Culprits::default()).await;
             // A change that finds the last one still unread is looked at with it.
             while changes_sender.send(watch.changed().await).await.is_ok() {}
         });
@@ -212,7 +224,7 @@ impl Warden {
                     set.map_err(failed)?;
                     self.tell(Command::ClockSet);
                 }
-                Some(author) = changes.recv(), if !self.dry_run => self.tell(Command::Look(author)),
+                Some(culprits) = changes.recv(), if !self.dry_run => self.tell(Command::Look(culprits)),
                 Some(order) = orders.recv() => self.follow(order).await,
                 _ = signals.hangup.recv() => {
                     if let Err(failure) = self.reload().await {

@@ -78,7 +78,8 @@ impl VerifierProcess {
         if let Some(user) = user(config)? {
             command.uid(user.uid).gid(user.gid);
         }
-        let child = command.spawn().map_err(failed)?;
+        // It must not inherit what the firewall's programs are given.
+        let child = spa_firewall::iptables::start_alone(|| command.spawn()).map_err(failed)?;
         let process = Self { child, link: reactor::register(ours).map_err(failed)? };
         process.configure(settings).await.map_err(failed)?;
         process.resolve_interfaces(captures).await.map_err(failed)?;

@@ -2,35 +2,38 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use spa_firewall::{Enforcer, GrantKey, Lifetime, Protection, Report, Wanted};
 use spa_gate::{Ended, Lease, LeaseKey, Now};
 use spa_proto::Endpoint;
 
-use super::super::changes::Author;
+use super::super::changes::Culprits;
 use super::super::events;
-use super::{CLOCK_JITTER, Engine, FIGHT_PAUSE, RETRY};
+use super::{CLOCK_JITTER, Engine, FIGHT_PAUSE, NAME_WITHIN, News, RETRY};
 use crate::clock;
 use crate::config::Config;
 use crate::error::Outcome;
 
 impl Engine {
     /// Puts right what somebody else changed, unless that has gone on for too long: nobody is helped by a fight.
-    pub(super) fn look(&mut self, author: &Author) {
+    pub(super) fn look(&mut self, culprits: &Culprits) {
         let now = clock::boot();
+        if let Some((plan, _)) = self.put_right.take() {
+            events::repaired(culprits, &plan);
+        }
         if self.pause_until.is_some_and(|until| now < until) {
             return; // whatever else changes meanwhile: the next attempt is at its time
         }
         self.enforcer.forget();
         match self.enforcer.plan(&self.wanted) {
             Ok(plan) if plan.is_empty() => {}
-            Ok(_) if !self.repairs.has_room(now) => self.fighting(now, author),
+            Ok(_) if !self.repairs.has_room(now) => self.fighting(now, culprits),
             Ok(plan) => {
                 if self.enforce_now().is_ok_and(|report| report.attempts > 0) {
                     self.repairs.note(now);
                     if self.degraded.is_none() {
-                        events::repaired(author, &plan);
+                        events::repaired(culprits, &plan);
                     }
                 }
             }
@@ -38,8 +41,8 @@ impl Engine {
         }
     }
 
-    pub(super) fn fighting(&mut self, now: Duration, author: &Author) {
-        let why = format!("another program keeps changing our rules: {author}");
+    pub(super) fn fighting(&mut self, now: Duration, culprits: &Culprits) {
+        let why = format!("another program keeps changing our rules: {culprits}");
         events::fighting(&why);
         self.degraded = Some(why);
         self.retry_at = Some(now + FIGHT_PAUSE);
@@ -50,7 +53,7 @@ impl Engine {
     pub(super) fn clock_set(&mut self) {
         let now = clock::now();
         events::clock_set();
-        let ended = self.judge.expire(now);
+        let ended = self.judge.clock_set(now);
         self.forget_ended(&ended);
         let leases: Vec<_> = self.judge.leases().map(|(key, lease)| (key.clone(), lease.clone())).collect();
         for (key, lease) in leases {
@@ -58,6 +61,41 @@ impl Engine {
         }
         self.enforce();
         events::ended(&ended, self.not_written());
+    }
+
+    /// Writes what is wanted. Nobody waits for the reading back, which [`Self::settle`] does, and which comes before
+    /// the news is told.
+    pub(super) fn write(&mut self, news: impl IntoIterator<Item = News>) {
+        self.news.extend(news);
+        if self.degraded.is_none() && self.enforcer.write_ahead(&self.wanted) {
+            if self.enforcer.is_ahead() {
+                self.ahead_since.get_or_insert_with(Instant::now);
+            } else {
+                self.tell();
+            }
+        } else {
+            self.enforce();
+            self.tell();
+        }
+    }
+
+    /// Reads back what was written, and tells of it.
+    pub(super) fn settle(&mut self) {
+        if self.enforcer.is_ahead() {
+            self.enforce();
+            self.tell();
+        }
+    }
+
+    /// Tells what is known to stand, or why it does not.
+    pub(super) fn tell(&mut self) {
+        self.ahead_since = None;
+        for news in std::mem::take(&mut self.news) {
+            match news {
+                News::Changed(change, at) => events::changed(&change, at.elapsed(), self.not_written()),
+                News::Ended(ended) => events::ended(&ended, self.not_written()),
+            }
+        }
     }
 
     /// Brings the firewall to what is wanted; where that fails, says so and tries again soon.
@@ -77,6 +115,10 @@ impl Engine {
                 events::written(&report, self.degraded.as_deref());
                 if report.jump_moved {
                     self.jump_moves.note(now);
+                }
+                if let Some(plan) = &report.put_right {
+                    self.repairs.note(now);
+                    self.put_right = Some((plan.clone(), now + NAME_WITHIN));
                 }
                 if report.jump_behind {
                     // Looking again does not put it off.
@@ -169,7 +211,8 @@ pub fn keep_connections(endpoints: &BTreeSet<Endpoint>) -> Outcome {
     Ok(())
 }
 
-fn grant_key(key: &LeaseKey) -> GrantKey {
+/// The same key, for the firewall.
+pub(super) fn grant_key(key: &LeaseKey) -> GrantKey {
     GrantKey::new(key.client.clone(), key.source, key.endpoint)
 }
 

@@ -1,13 +1,13 @@
 //! What the administrator orders: reload, revoke, cut, list, status, confirm.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use spa_firewall::{GrantKey, Opening, Wanted};
 use spa_gate::{Lease, LeaseKey, Now, Selector};
 
 use super::super::events;
 use super::super::provisional::Provisional;
-use super::enforcement::keep_connections;
+use super::enforcement::{grant_key, keep_connections};
 use super::{Engine, EngineSettings, EngineStatus};
 use crate::clock;
 use crate::control::{CutView, GrantView};
@@ -109,12 +109,10 @@ impl Engine {
     pub(super) fn grants(&mut self) -> Outcome<Vec<GrantView>> {
         let now = clock::now();
         let standing = self.enforcer.grants().map_err(events::firewall_failure)?;
+        let standing: HashMap<_, _> =
+            standing.into_iter().map(|status| (status.key, status.counters)).collect();
         let counters = |key: &LeaseKey| {
-            let rule = standing.iter().find(|status| {
-                (status.key.source, status.key.endpoint) == (key.source, key.endpoint)
-                    && status.key.client.as_str() == key.client.as_str()
-            });
-            rule.map_or((0, 0), |status| (status.counters.packets, status.counters.bytes))
+            standing.get(&grant_key(key)).map_or((0, 0), |counters| (counters.packets, counters.bytes))
         };
         let views = self.judge.leases().map(|(key, lease)| {
             let (packets, bytes) = counters(key);
