@@ -215,6 +215,27 @@ impl Config {
     /// # Errors
     /// One bad file fails all: a client left out silently would be a client shut out. No directory is no client.
     pub fn clients(&self) -> Outcome<Vec<Client>> {
+        let (clients, failures) = self.clients_and_failures()?;
+        failures.into_iter().next().map_or(Ok(clients), Err)
+    }
+
+    /// The clients whose files are right, sorted by name, and what is wrong with the others.
+    ///
+    /// # Errors
+    /// Where the directory cannot be listed, or holds too many.
+    pub fn clients_and_failures(&self) -> Outcome<(Vec<Client>, Vec<Failure>)> {
+        let (mut clients, mut failures) = (Vec::new(), Vec::new());
+        for path in self.client_files()? {
+            match self.client(&path) {
+                Ok(client) => clients.push(client),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        failures.extend(check_unique(&clients).err());
+        Ok((clients, failures))
+    }
+
+    fn client_files(&self) -> Outcome<Vec<PathBuf>> {
         let mut paths = Vec::new();
         match std::fs::read_dir(&self.clients_dir) {
             Ok(entries) => {
@@ -239,9 +260,7 @@ impl Config {
             ));
         }
         paths.sort();
-        let clients = paths.iter().map(|path| self.client(path)).collect::<Outcome<Vec<_>>>()?;
-        check_unique(&clients)?;
-        Ok(clients)
+        Ok(paths)
     }
 
     fn client(&self, path: &Path) -> Outcome<Client> {
