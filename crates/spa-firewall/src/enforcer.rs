@@ -252,7 +252,8 @@ impl Enforcer {
     /// As [`Self::enforce`], and [`Error::NotRemoved`]: what can be removed is, whatever the other family's trouble.
     pub fn remove_all(&mut self) -> Result<Report, Error> {
         self.forget();
-        self.enforce(&Wanted::default()).or_else(|_| self.remove_from(&Family::BOTH).map(|()| Report::default()))
+        self.enforce(&Wanted::default())
+            .or_else(|_| self.remove_from(&Family::BOTH).map(|()| Report::default()))
     }
 
     /// Removes every trace of us from these families, one after the other.

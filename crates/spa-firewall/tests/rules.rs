@@ -269,7 +269,9 @@ fn a_chain_of_others_is_told_from_ours() {
             assert_eq!(others(enforcer), (vec![], false), "no chain");
             spa_tests::sh(&format!("{iptables} -N SPA"));
             assert_eq!(others(enforcer), (vec![], false), "an empty chain");
-            spa_tests::sh(&format!("{iptables} -A SPA -i lo -j RETURN && {iptables} -A SPA -p icmp -j ACCEPT"));
+            spa_tests::sh(&format!(
+                "{iptables} -A SPA -i lo -j RETURN && {iptables} -A SPA -p icmp -j ACCEPT"
+            ));
             assert_eq!(others(enforcer), (vec![Family::V4], false), "somebody's");
             enforcer.enforce(&wanted(protection(&["tcp/22"]), &[])).expect("who insists takes it over");
             assert_eq!(others(enforcer), (vec![], true), "ours");

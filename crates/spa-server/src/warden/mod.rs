@@ -330,7 +330,7 @@ impl Warden {
     /// Tells systemd that all is well if it is, and asks both halves again.
     async fn beat(&mut self) -> Outcome {
         match self.watchdog.pulse() {
-            Pulse::Begins => {}
+            Pulse::Begins | Pulse::EngineStillBusy => {}
             Pulse::Alive => {
                 let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]); // only systemd cares
             }

@@ -20,8 +20,10 @@ pub enum Pulse {
     Alive,
     /// The verifier did not answer: it is stopped, or stuck.
     VerifierSilent,
-    /// The engine has not answered yet: it waits for a disk or for iptables.
+    /// The engine has not answered yet: it waits for a disk or for iptables. Said once.
     EngineBusy,
+    /// Still not.
+    EngineStillBusy,
 }
 
 /// The timer and the open questions.
@@ -30,6 +32,7 @@ pub struct Watchdog {
     asked: bool,
     verifier_answered: bool,
     engine: Option<oneshot::Receiver<EngineStatus>>,
+    engine_told: bool,
 }
 
 impl Watchdog {
@@ -41,7 +44,7 @@ impl Watchdog {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             ticks
         });
-        Self { ticks, asked: false, verifier_answered: false, engine: None }
+        Self { ticks, asked: false, verifier_answered: false, engine: None, engine_told: false }
     }
 
     /// Returns when it is time to look at the answers and to ask again; never where nobody watches.
@@ -72,10 +75,13 @@ impl Watchdog {
         }
         let engine_answered = self.engine.as_mut().is_some_and(|answer| answer.try_recv().is_ok());
         if engine_answered {
-            self.engine = None;
+            (self.engine, self.engine_told) = (None, false);
             return Pulse::Alive;
         }
-        Pulse::EngineBusy
+        match std::mem::replace(&mut self.engine_told, true) {
+            true => Pulse::EngineStillBusy,
+            false => Pulse::EngineBusy,
+        }
     }
 
     /// Questions were asked: of the verifier, and of the engine unless one to it is still open.
