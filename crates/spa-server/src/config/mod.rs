@@ -143,7 +143,7 @@ impl Config {
             backend: raw.firewall.backend,
             variant: raw.firewall.iptables,
             protect: raw.firewall.protect.unwrap_or(true),
-            except: raw.firewall.except.into_iter().map(|text| text.0).collect(),
+            except: without_repeats(raw.firewall.except.into_iter().map(|text| text.0)),
             max_age: limits.max_age.map_or(DEFAULT_MAX_AGE, |text| text.0.0.duration()),
             open_for: seconds(limits.open_for, DEFAULT_OPEN_FOR),
             max_open_for: seconds(limits.max_open_for, DEFAULT_MAX_OPEN_FOR),
@@ -293,6 +293,12 @@ impl Config {
         };
         Ok(Client { policy, psk, path: path.to_owned() })
     }
+}
+
+/// In their order; what is listed twice is meant once.
+fn without_repeats(list: impl Iterator<Item = Except>) -> Vec<Except> {
+    let mut seen = BTreeSet::new();
+    list.filter(|except| seen.insert(except.clone())).collect()
 }
 
 /// Two clients with one key would be one client with two policies.
