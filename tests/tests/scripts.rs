@@ -47,7 +47,11 @@ impl Machine {
         let path = format!("{}:{}", self.bin, std::env::var("PATH").unwrap_or_default());
         let mut bash = Command::new("bash");
         bash.args(["-c", &format!(". {}; {line}; echo went on", lib.display())]);
-        bash.env("PATH", path).env("APT_LOG", &self.log).env("APT_BIN", &self.bin).output().expect("bash runs")
+        bash.env("PATH", path)
+            .env("APT_LOG", &self.log)
+            .env("APT_BIN", &self.bin)
+            .output()
+            .expect("bash runs")
     }
 
     fn log(&self) -> String {

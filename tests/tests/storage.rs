@@ -26,7 +26,8 @@ fn on_a_small_disk() -> Scene {
 /// and over: a record says the same however often.
 fn fill_page(record: &Path) {
     let bytes = fs::read(record).expect("the replay record");
-    let length = |at: usize| 8 + u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize;
+    let length =
+        |at: usize| 8 + u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize;
     let mut last = 16; // the header
     while last + length(last) < bytes.len() {
         last += length(last);
@@ -56,7 +57,8 @@ fn goes_on(scene: &Scene) {
 
 /// Sends a packet again from both machines: nothing opens.
 fn stays_dead(scene: &Scene, packet: &[u8], what: &str) {
-    let refused = || ["replay", "counter", "stale"].map(|reason| scene.server.refused(reason)).iter().sum::<u64>();
+    let refused =
+        || ["replay", "counter", "stale"].map(|reason| scene.server.refused(reason)).iter().sum::<u64>();
     let before = refused();
     for from in [&scene.topology.client, &scene.topology.stranger] {
         scene.send(from, packet);

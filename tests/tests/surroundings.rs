@@ -35,8 +35,7 @@ fn check_refuses_iptables_beside_firewalld() {
     in_namespace(|| {
         let (_topology, mut server) = fresh(Variant::Nft);
         assert_eq!(check(&server).0, Some(0), "{}", check(&server).1);
-        server.ns().sh(
-            "nft -f - <<'END'
+        server.ns().sh("nft -f - <<'END'
 table inet firewalld {
   chain filter_IN_public { reject with icmpx type admin-prohibited
   }
@@ -46,8 +45,7 @@ table inet firewalld {
     goto filter_IN_public
   }
 }
-END",
-        );
+END");
         let (code, said) = check(&server);
         assert_eq!(code, Some(78), "{said}");
         assert!(said.contains("firewalld runs") && said.contains("backend = \"nftables\""), "{said}");
@@ -133,7 +131,9 @@ fn check_shows_every_broken_client_and_wide_exceptions() {
 fn missing_programs_are_named_with_their_package() {
     in_namespace(|| {
         let (topology, server) = fresh(Variant::Nft);
-        sh("mkdir /run/empty && mount --bind /run/empty /usr/sbin && [ -L /sbin ] || mount --bind /run/empty /sbin");
+        sh(
+            "mkdir /run/empty && mount --bind /run/empty /usr/sbin && [ -L /sbin ] || mount --bind /run/empty /sbin",
+        );
         for command in [&["run"][..], &["protect"], &["check"]] {
             let output = server.call(command);
             let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
@@ -192,8 +192,10 @@ fn unprotect_goes_on_with_the_other_family(variant: Variant) {
     let left = |server: &Server| Family::BOTH.map(|family| server.rules(family).contains("SPA"));
     assert_eq!(left(&server), [true, false], "the other family is not held up");
     let ip6tables = server.iptables(Family::V6);
-    server.ns().sh(&format!("{ip6tables} -N SPA; {ip6tables} -A SPA -i lo -j RETURN
-        {ip6tables} -A SPA -p udp --dport 62201 -j DROP; {ip6tables} -A FORWARD -i eth9 -j SPA"));
+    server.ns().sh(&format!(
+        "{ip6tables} -N SPA; {ip6tables} -A SPA -i lo -j RETURN
+        {ip6tables} -A SPA -p udp --dport 62201 -j DROP; {ip6tables} -A FORWARD -i eth9 -j SPA"
+    ));
     let said = String::from_utf8_lossy(&server.call(&["unprotect"]).stderr).into_owned();
     assert!(said.contains("IPv4: ") && said.contains("; IPv6: "), "both are told: {said}");
     for program in [iptables, ip6tables] {
@@ -224,7 +226,11 @@ fn another_backend_takes_over_without_a_gap(variant: Variant) {
         let firewall = format!("backend = \"{backend}\"\n");
         scene.server.configure(&Settings { firewall, ..settings.clone() });
         scene.server.start();
-        assert!(scene.server.log().contains("from an earlier configuration are removed"), "{}", scene.server.log());
+        assert!(
+            scene.server.log().contains("from an earlier configuration are removed"),
+            "{}",
+            scene.server.log()
+        );
         let stands = (table(&scene), Family::BOTH.map(|family| scene.server.rules(family).contains("SPA")));
         assert_eq!(stands, (backend == "nftables", [backend == "iptables"; 2]));
         scene.alice.open("ssh");
@@ -250,12 +256,13 @@ fn an_interface_made_again_is_heard_again() {
         let (client, address) = (&scene.topology.client, scene.address);
         scene.alice.open("ssh");
         scene.wait_open(client, 22);
-        let index = || scene.server.ns().sh("cat /sys/class/net/eth0/ifindex 2>/dev/null || ip -o link show eth0");
+        let index = || scene.server.ns().sh("ip -o link show eth0 | cut -d: -f1");
         for round in 0..3 {
             scene.server.must(&["revoke", "--all"]);
             let before = index();
             sh(&format!(
                 "ip -n server link del eth0
+                 ip -n server link add a{round} type veth peer name b{round} # takes the index that is free now
                  ip link add to-server type veth peer name eth0 netns server && ip link set to-server master wire up
                  ip -n server addr add {address}/24 dev eth0 && ip -n server link set eth0 up
                  ip -n client neigh flush dev eth0 && ip -n server neigh flush dev eth0"

@@ -72,7 +72,9 @@ fn a_stopped_verifier_is_replaced() {
         systemd.wait("WATCHDOG=1");
         let first = verifier(daemon.pid()).expect("the daemon has a verifier");
         sh(&format!("kill -STOP {first}"));
-        eventually("another verifier", LIMIT + PATIENCE, || verifier(daemon.pid()).is_some_and(|pid| pid != first));
+        eventually("another verifier", LIMIT + PATIENCE, || {
+            verifier(daemon.pid()).is_some_and(|pid| pid != first)
+        });
         assert!(daemon.log().contains("the verifier does not answer"), "{}", daemon.log());
         systemd.wait("WATCHDOG=1");
         scene.alice.open("ssh");
@@ -109,13 +111,20 @@ fn a_waiting_engine_is_not_called_alive() {
         systemd.wait("WATCHDOG=1");
         let mut lock = Process::start(
             "flock",
-            std::process::Command::new("flock").args(["/run/xtables.lock", "sh", "-c", "echo held; exec sleep 60"]),
+            std::process::Command::new("flock").args([
+                "--no-fork",
+                "/run/xtables.lock",
+                "sh",
+                "-c",
+                "echo held; exec sleep 60",
+            ]),
         );
         lock.wait_log("held", 0);
         scene.alice.open("ssh");
         eventually("the log says what it waits for", LIMIT + PATIENCE, || {
             daemon.log().contains("the engine has not answered yet")
         });
+        assert_eq!(daemon.log().matches("has not answered yet").count(), 1, "once");
         lock.kill();
         systemd.hears(Duration::from_millis(200));
         systemd.wait("WATCHDOG=1");

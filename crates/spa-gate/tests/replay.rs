@@ -123,7 +123,10 @@ fn a_shorter_max_age_blames_no_clock() {
     server.judge.reconfigure(now_at(1.0), clients(5));
     assert!(server.deliver(now_at(1.0), from(THERE), &bob.ssh(START + SECOND)).is_ok(), "after a reload");
     server.restart(verifier(5), clients(5));
-    assert!(server.deliver(now_at(2.0), from(THERE), &bob.ssh(START + 2 * SECOND)).is_ok(), "after a restart");
+    assert!(
+        server.deliver(now_at(2.0), from(THERE), &bob.ssh(START + 2 * SECOND)).is_ok(),
+        "after a restart"
+    );
     // The packet from ahead stays dead when its time comes, and a clock that is set back is noticed as before.
     assert_eq!(server.refusal(now_at(590.0), from(HERE), &ahead), Reason::Counter);
     assert!(server.deliver(now_at(591.0), from(HERE), &alice.ssh(START + 591 * SECOND)).is_ok());
