@@ -5,7 +5,7 @@
 #     tests/clock-guest.sh [DIRECTORY]    with the release binaries in DIRECTORY (default target/release)
 #
 # The guest is Debian's own kernel package, downloaded and unpacked, not installed, with an initramfs of busybox, the
-# machine's iptables and ip, and the binaries under test; qemu runs it, with KVM where that is to be had. It has no
+# machine's iptables and ip, and the binaries under test; qemu runs it, without KVM, which may be there and not work. It has no
 # disk and no network but a pair of veths inside. SPA_GUEST_KERNEL names a directory with an unpacked package already.
 # Exit status: 0 if all was as it should be, 1 if not, 69 if something needed is missing.
 set -euo pipefail
@@ -16,7 +16,7 @@ bin=$(realpath "${1:-${SPA_BIN_DIR:-target/release}}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM HUP
-# Most of it is waiting inside of the guest; without KVM the rest takes some ten times longer.
+# Seconds; most of it is waiting inside of the guest.
 readonly LIMIT=170
 
 need() {
@@ -66,6 +66,7 @@ make_root() {
     cp "$kernel/lib/modules/$version"/modules.{builtin,order}* "$root/lib/modules/$version/"
     depmod -b "$root" "$version"
     install_programs "$(command -v ip)" "$bin/spa-server" "$bin/spa-client" "$(realpath /usr/sbin/iptables-nft)"
+    cp -L "$(command -v ip)" "$root/usr/sbin/ip" # first on the path there, before that of busybox
     mv "$root$bin/spa-server" "$root$bin/spa-client" "$root/usr/bin/"
     for name in iptables ip6tables; do
         for plugins in "" -save -restore; do
@@ -81,8 +82,8 @@ make_root() {
 }
 
 run_guest() {
-    timeout "$LIMIT" qemu-system-x86_64 -accel kvm -accel tcg -m 512 -nographic -no-reboot -nodefaults -serial stdio \
-        -kernel "$kernel"/boot/vmlinuz-* -initrd "$work/initramfs" -append "console=ttyS0 quiet panic=-1" \
+    timeout "$LIMIT" qemu-system-x86_64 -accel tcg -m 512 -nographic -no-reboot -nodefaults -serial stdio \
+        -kernel "$kernel"/boot/vmlinuz-* -initrd "$work/initramfs" -append "console=ttyS0 loglevel=${SPA_GUEST_LOGLEVEL:-3} panic=-1" \
         </dev/null | tr -d '\r' | tee "$work/log"
 }
 

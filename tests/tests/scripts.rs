@@ -38,6 +38,7 @@ impl Machine {
             "mkdir {WORK}/upper {WORK}/work && mount -t overlay overlay /usr/sbin \
              -o lowerdir=/usr/sbin,upperdir={WORK}/upper,workdir={WORK}/work"
         ));
+        let _ = fs::remove_file(policy()); // a container's image may have one
         Self { bin, log }
     }
 
@@ -71,7 +72,6 @@ fn policy() -> &'static Path {
 fn root_installs_what_lacks_and_starts_no_service() {
     in_namespace(|| {
         let machine = Machine::new();
-        let _ = fs::remove_file(policy());
         let output = machine.run("require_commands <<<'wanted-command wanted-package'");
         let all = said(&output);
         assert!(output.status.success() && all.contains("went on"), "{all}");
@@ -104,7 +104,6 @@ fn a_policy_of_the_administrator_is_left_alone() {
 fn an_installation_that_fails_ends_with_69_and_leaves_no_policy() {
     in_namespace(|| {
         let machine = Machine::new();
-        let _ = fs::remove_file(policy());
         let output = machine.run("require_commands <<<'other-command broken-package'");
         let all = said(&output);
         assert_eq!(output.status.code(), Some(69), "{all}");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::*;
 use spa_firewall::iptables::Variant;
 use spa_firewall::memory::Memory;
-use spa_firewall::{ChainPlan, Enforcer, Wanted};
+use spa_firewall::{ChainPlan, Enforcer, Family, Wanted};
 
 fn program(variant: Variant) -> &'static str {
     if variant == Variant::Nft { "iptables-nft" } else { "iptables-legacy" }

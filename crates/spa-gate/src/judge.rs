@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 
 use spa_proto::{Action, Address, Endpoint, Knock, PublicKey, Requests};
 
-use crate::fresh::{MAX_MAX_AGE, Window};
+use crate::fresh::Window;
 use crate::leases::{Change, End, Ended, Lease, LeaseKey, Leases, Mode, Selector};
 use crate::policy::{ClientPolicy, JudgeSettings, Policy, address_to_open};
 use crate::reason::{Reason, Refusal};
 use crate::replay::Replays;
-use crate::time::{Now, nanos};
+use crate::time::Now;
 
 /// A knock that passed. Its counter is used up in memory, but nothing is open yet: first [`Self::record`] must be
 /// durable, then [`Judge::grant`] takes it, once.
@@ -63,12 +63,10 @@ impl Judge {
         }
     }
 
-    /// Sets each client's floor to at least its durable record: the greatest counter it used, Unix nanoseconds. Under
-    /// whatever max-age it was accepted, the wall clock was at most [`MAX_MAX_AGE`] behind it.
+    /// Sets each client's floor to at least its durable record: the greatest counter it used, Unix nanoseconds.
     pub fn restore(&mut self, newest: impl IntoIterator<Item = (PublicKey, u64)>) {
         for (client, counter) in newest {
             self.replays.raise(&client, counter);
-            self.replays.clock_was_at(counter.saturating_sub(nanos(MAX_MAX_AGE)));
         }
     }
 

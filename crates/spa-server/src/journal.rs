@@ -84,9 +84,12 @@ impl Content {
         self.newest.keys().filter(|key| ![EVERYONE, CLOCK].contains(key))
     }
 
-    /// What the wall clock had reached by the newest frame, Unix nanoseconds; 0 where nothing says.
+    /// What the wall clock had reached by the newest frame, Unix nanoseconds; 0 for an empty record. Where none says,
+    /// what is certain: whatever the max-age, no counter was further ahead than the longest.
     pub fn clock(&self) -> u64 {
-        self.newest.get(&CLOCK).copied().unwrap_or(0)
+        let longest = spa_gate::MAX_MAX_AGE.as_nanos() as u64; // 10 minutes
+        let certain = || self.newest.values().max().map_or(0, |newest| newest.saturating_sub(longest));
+        self.newest.get(&CLOCK).copied().unwrap_or_else(certain)
     }
 }
 
@@ -128,11 +131,12 @@ impl Journal {
         Self::write_anew(&self.path, content)
     }
 
-    /// Replaces the record, whatever state it is in, keeping what can be read of it; `floor` becomes the floor of all.
+    /// Replaces the record, whatever state it is in, keeping the floors that can be read of it; `floor` becomes the
+    /// floor of all. Whoever asks for this says that the clock is right: `now`, Unix nanoseconds, is what it has reached.
     ///
     /// # Errors
     /// [`JournalError::Io`].
-    pub fn recover(path: &Path, floor: u64) -> Result<Self, JournalError> {
+    pub fn recover(path: &Path, floor: u64, now: u64) -> Result<Self, JournalError> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -150,6 +154,7 @@ impl Journal {
             };
         }
         content.note(EVERYONE, floor);
+        content.newest.insert(CLOCK, now);
         Self::write_anew(path, content)
     }
 
@@ -408,9 +413,10 @@ mod tests {
         std::fs::write(path, &bytes).unwrap();
         assert!(matches!(Journal::open(path, 0), Err(JournalError::Corrupt(..))));
         assert_eq!(std::fs::read(path).unwrap(), bytes, "nothing is changed");
-        Journal::recover(path, 9_000).unwrap();
+        Journal::recover(path, 9_000, 8_000).unwrap();
         let journal = Journal::open(path, 0).unwrap();
         assert_eq!((journal.content().floor(&A), journal.content().floor(&B)), (9_000, 9_000));
+        assert_eq!(journal.content().clock(), 8_000);
     }
 
     #[test]

@@ -122,7 +122,7 @@ pub fn recover(config: &Config) -> Outcome {
     let now = clock::now().wall;
     let floor = now.saturating_add(u64::try_from(config.max_age.as_nanos()).unwrap_or(u64::MAX));
     let path = config.state_dir.join(warden::RECORD);
-    let journal = Journal::recover(&path, floor).map_err(|error| Failure::new(Exit::Io, error))?;
+    let journal = Journal::recover(&path, floor, now).map_err(|error| Failure::new(Exit::Io, error))?;
     say!(
         "recovered {}: {} clients on record; no packet made before {} s from now is accepted",
         path.display(),
