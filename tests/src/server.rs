@@ -45,6 +45,8 @@ pub struct Settings {
     pub open_for: &'static str,
     /// `[limits] max-age`
     pub max_age: &'static str,
+    /// Further lines of `[server]`.
+    pub server: String,
     /// Further lines of `[firewall]`.
     pub firewall: String,
     /// The lines of `[services]`.
@@ -58,17 +60,18 @@ impl Settings {
             variant,
             open_for: "2s",
             max_age: "60s",
+            server: String::new(),
             firewall: String::new(),
             services: "ssh = \"tcp/22\"\nweb = [\"tcp/80\", \"tcp/443\"]\ndns = \"udp/53\"\n".into(),
         }
     }
 
     fn toml(&self, directory: &Path) -> String {
-        let Self { variant, open_for, max_age, firewall, services } = self;
+        let Self { variant, open_for, max_age, server, firewall, services } = self;
         let (directory, variant) = (directory.display(), variant.name());
         format!(
             "[server]\nport = {SPA_PORT}\nkey-file = \"{directory}/server.key\"\nstate-dir = \"{directory}/state\"\n\
-             clients-dir = \"{directory}/clients.d\"\n\n[firewall]\niptables = \"{variant}\"\n{firewall}\n\
+             clients-dir = \"{directory}/clients.d\"\n{server}\n[firewall]\niptables = \"{variant}\"\n{firewall}\n\
              [limits]\nopen-for = \"{open_for}\"\nmax-age = \"{max_age}\"\n\n[services]\n{services}"
         )
     }

@@ -87,4 +87,13 @@ fn knocks_by_itself(variant: Variant, family: Family) {
         scene.wait_closed(PATIENCE);
     }
     assert_eq!(scene.look(&scene.topology.stranger, 22), Probe::Silent);
+    // The connection itself, handed to ssh: no process stays between.
+    let proxy = format!("ProxyCommand={} --config {} connect --fdpass %n %p", program.display(), config.display());
+    let output = sshd
+        .ssh(&scene.topology.client.ns)
+        .env("HOME", scene.alice.file(""))
+        .args(["-o", &proxy, "-o", "ProxyUseFdpass=yes", "bastion", "echo in"])
+        .output()
+        .expect("ssh runs");
+    assert_eq!(succeeded("ssh with ProxyUseFdpass", &output), "in\n");
 }

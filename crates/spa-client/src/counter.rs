@@ -63,7 +63,11 @@ impl Counter {
 
     /// How far the last counter used is ahead of the clock, where it is: the clock was stepped back by as much.
     pub(crate) fn ahead(&self) -> Option<Duration> {
-        let last = parse(&std::fs::read_to_string(self.file.as_deref()?).ok()?)?;
+        let file = self.file.as_deref()?;
+        if !std::fs::symlink_metadata(file).ok()?.is_file() {
+            return None; // a pipe would be waited for
+        }
+        let last = parse(&std::fs::read_to_string(file).ok()?)?;
         last.checked_sub(unix_nanos()?).filter(|ahead| *ahead > 0).map(Duration::from_nanos)
     }
 }
@@ -87,6 +91,10 @@ fn update(path: &Path, last: u64, now: u64) -> io::Result<u64> {
         create_private(directory)?;
     }
     let mut file = private().open(path)?;
+    // Reading and writing a pipe or a device would wait for ever, or do what nobody meant.
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
     lock(&file)?; // until the file is closed
     let mut text = String::new();
     // A file that is not a number was cut short by a power cut: the clock has moved on since.
@@ -98,11 +106,18 @@ fn update(path: &Path, last: u64, now: u64) -> io::Result<u64> {
     Ok(counter)
 }
 
+/// Opens without waiting for the other end of a pipe, and follows no link: the directory is the user's own, so whatever
+/// is there instead of the file was not meant.
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    {
+        use rustix::fs::OFlags;
+        use std::os::unix::fs::OpenOptionsExt as _;
+
+        options.mode(0o600).custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed());
+    }
     options
 }
 
@@ -181,6 +196,31 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 800);
+    }
+
+    /// A pipe in the place of the file holds nobody up, and a link is not followed.
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_regular_file_is_not_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(file_name(&key()));
+        let target = directory.path().join("elsewhere");
+        std::fs::write(&target, "precious").unwrap();
+        let fifo = || {
+            rustix::fs::mkfifoat(rustix::fs::CWD, &file, rustix::fs::Mode::RWXU).unwrap();
+        };
+        let link = || std::os::unix::fs::symlink(&target, &file).unwrap();
+        for (put, why) in [(&fifo as &dyn Fn(), "not a regular file"), (&link, "symbolic link")] {
+            put();
+            let mut counter = Counter::new(Some(directory.path()), &key());
+            assert!(counter.ahead().is_none());
+            let first = counter.next().unwrap();
+            let trouble = counter.take_trouble().unwrap().to_string();
+            assert!(trouble.contains(why), "{trouble}");
+            assert!(counter.next().unwrap() > first);
+            std::fs::remove_file(&file).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use spa_proto::{Endpoint, Protocol};
 use crate::authors::Authors;
 use crate::driver::Firewall;
 use crate::error::Error;
-use crate::kernel::{Counters, Kernel, LAST_SECOND, Span};
+use crate::kernel::{Counters, FamilyState, Kernel, LAST_SECOND, Span};
 use crate::model::{Family, GrantKey, Lifetime, Protection, Wanted};
 use crate::plan::{JumpPlan, Plan, reconcile, reconcile_grants};
 
@@ -303,13 +303,71 @@ impl Enforcer {
         (self.known, self.laid) = (Some(kernel), None);
     }
 
+    /// Whether anything stands that we laid, in any family.
+    ///
+    /// # Errors
+    /// If the firewall cannot be read.
+    pub fn stands(&mut self) -> Result<bool, Error> {
+        let kernel = self.driver.read()?;
+        let ours = |state: &FamilyState| {
+            let grants = state.elements.as_ref().is_some_and(|elements| !elements.owners.is_empty());
+            !state.is_of_others() && (!state.rules.is_empty() || !state.jumps.is_empty() || grants)
+        };
+        Ok(ours(&kernel.v4) || ours(&kernel.v6))
+    }
+
+    /// The families in which the chain of our name holds the rules of somebody else.
+    ///
+    /// # Errors
+    /// If the firewall cannot be read.
+    pub fn chains_of_others(&mut self) -> Result<Vec<Family>, Error> {
+        let kernel = self.driver.read()?;
+        Ok(Family::BOTH.into_iter().filter(|family| kernel.family(*family).is_of_others()).collect())
+    }
+
     /// Removes every trace of us.
     ///
     /// # Errors
-    /// As [`Self::enforce`].
+    /// As [`Self::enforce`], and [`Error::NotRemoved`]: what can be removed is, whatever the other family's trouble.
     pub fn remove_all(&mut self) -> Result<Report, Error> {
         self.forget();
         self.enforce(&Wanted::default())
+            .or_else(|_| self.remove_from(&Family::BOTH).map(|()| Report::default()))
+    }
+
+    /// Removes every trace of us from these families, one after the other.
+    ///
+    /// # Errors
+    /// [`Error::NotRemoved`], with each family that could not be freed of us.
+    pub fn remove_from(&mut self, families: &[Family]) -> Result<(), Error> {
+        self.forget();
+        let failed = |family: &Family| self.remove_family(*family).err().map(|error| (*family, error));
+        let failed: Vec<_> = families.iter().filter_map(failed).collect();
+        if failed.is_empty() { Ok(()) } else { Err(Error::NotRemoved { failed }) }
+    }
+
+    fn remove_family(&mut self, family: Family) -> Result<(), Error> {
+        // To the plan the other family is one where nothing stands.
+        let mut kernel = Kernel::default();
+        let mut left = |driver: &mut dyn Firewall| {
+            *kernel.family_mut(family) = driver.read_family(family)?;
+            let plan = reconcile(&Wanted::default(), &kernel, SystemTime::now());
+            Ok((plan, kernel.family(family).references.first().cloned()))
+        };
+        let (plan, in_use) = left(self.driver.as_mut())?;
+        if plan.is_empty() {
+            return Ok(());
+        }
+        if let Some(rule) = in_use {
+            return Err(Error::InUse { rule });
+        }
+        self.driver.apply(&plan)?;
+        match left(self.driver.as_mut())?.0 {
+            plan if plan.is_empty() => Ok(()),
+            plan => {
+                Err(Error::Unsettled { driver: self.driver.name(), attempts: 1, differs: plan.to_string() })
+            }
+        }
     }
 }
 

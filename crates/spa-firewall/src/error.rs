@@ -102,6 +102,11 @@ pub enum Error {
         /// The first of them.
         rule: String,
     },
+    /// These families still have rules of ours; the others have none any more.
+    NotRemoved {
+        /// Each with its reason: one or two.
+        failed: Vec<(Family, Error)>,
+    },
     /// A port of 0.
     NoPort,
     /// A grant from a time that iptables cannot write.
@@ -183,6 +188,13 @@ impl fmt::Display for Error {
             ),
             Self::InUse { rule } => {
                 write!(f, "our chain cannot be removed: another rule uses it ({rule}); remove that first")
+            }
+            Self::NotRemoved { failed } => {
+                f.write_str("rules of ours are left: ")?;
+                for (nth, (family, error)) in failed.iter().enumerate() {
+                    write!(f, "{}{family}: {error}", if nth == 0 { "" } else { "; " })?;
+                }
+                Ok(())
             }
             Self::NoPort => f.write_str("port 0 is no port"),
             Self::TooLate { key } => {

@@ -137,6 +137,17 @@ pub struct FamilyState {
     pub references: Vec<String>,
 }
 
+impl FamilyState {
+    /// Whether the chain of our name holds the rules of somebody else. What we lay begins with the return for loopback
+    /// and goes on with rules of ours, whatever others have added to it since.
+    pub fn is_of_others(&self) -> bool {
+        let mut rules = self.rules.iter().map(|counted| &counted.rule);
+        let begins_as_ours = rules.next() == Some(&Rule::Loopback);
+        let goes_on_as_ours = rules.any(|rule| !matches!(rule, Rule::Foreign(_)));
+        !self.rules.is_empty() && !(begins_as_ours && goes_on_as_ours)
+    }
+}
+
 /// Both families as read back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kernel {

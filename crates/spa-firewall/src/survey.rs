@@ -8,11 +8,11 @@ use spa_proto::Endpoint;
 use crate::ahead::can_accept;
 use crate::driver::Firewall;
 use crate::error::Error;
-use crate::iptables::{Backend, Iptables, published_ports};
+use crate::iptables::{Backend, Iptables, Variant, published_ports};
 use crate::kernel::FamilyState;
 use crate::model::{Family, Protection};
 use crate::nft::{InputChain, input_chains};
-use crate::nftables::Nftables;
+use crate::nftables::{Nftables, TABLE};
 
 /// Exists while firewalld runs, or ran since boot.
 const FIREWALLD: [&str; 2] = ["/run/firewalld.pid", "/run/firewalld"];
@@ -103,6 +103,32 @@ pub fn look_for_nftables() -> Result<Vec<Finding>, Error> {
     Ok(findings)
 }
 
+/// A firewall that may hold rules of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// The table of the nftables driver.
+    Nftables,
+    /// The chain of the iptables driver.
+    Iptables(Variant),
+}
+
+/// Where rules of ours may stand: for who has changed the backend. Runs no program and makes no table, so it only says
+/// where to look; empty where nf_tables cannot be listed.
+pub fn holders() -> Vec<Holder> {
+    let chains = input_chains().unwrap_or_default();
+    let legacy = LEGACY_TABLES.iter().any(|path| lists_filter(path));
+    let all = [
+        (Holder::Nftables, chains.iter().any(|chain| chain.family == "inet" && chain.table == TABLE)),
+        (Holder::Iptables(Variant::Nft), chains.iter().any(InputChain::is_of_iptables)),
+        (Holder::Iptables(Variant::Legacy), legacy),
+    ];
+    all.into_iter().filter(|(_, may)| *may).map(|(holder, _)| holder).collect()
+}
+
+fn lists_filter(path: &str) -> bool {
+    std::fs::read_to_string(path).unwrap_or_default().lines().any(|table| table == "filter")
+}
+
 fn chains_or_finding(findings: &mut Vec<Finding>) -> Vec<InputChain> {
     input_chains().unwrap_or_else(|error| {
         findings.push(warning(format!("nf_tables cannot be listed ({error})"), "run as root"));
@@ -121,7 +147,7 @@ fn warning(what: impl Into<String>, remedy: impl Into<String>) -> Finding {
 /// Another chain's drop wins over our accept, whatever the priorities. Those of iptables-nft may be where our own
 /// rules are.
 fn other_nft(chains: &[InputChain], ours_is_iptables: bool) -> Vec<Finding> {
-    let other = chains.iter().filter(|chain| chain.table != "firewalld" && chain.table != "spa");
+    let other = chains.iter().filter(|chain| chain.table != "firewalld" && chain.table != TABLE);
     let other = other.filter(|chain| !ours_is_iptables || !chain.is_of_iptables());
     let finding = |chain: &InputChain| {
         warning(
@@ -136,9 +162,8 @@ fn other_nft(chains: &[InputChain], ours_is_iptables: bool) -> Vec<Finding> {
 }
 
 fn legacy_in_use(path: &str) -> Option<Finding> {
-    let tables = std::fs::read_to_string(path).unwrap_or_default();
     let program = if path.contains("ip6") { "ip6tables-legacy" } else { "iptables-legacy" };
-    tables.lines().any(|table| table == "filter").then(|| {
+    lists_filter(path).then(|| {
         warning(
             format!(
                 "the filter table of {program} is in use beside nf_tables; a grant cannot open what it drops"

@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::*;
 use spa_firewall::iptables::Variant;
 use spa_firewall::memory::Memory;
-use spa_firewall::{ChainPlan, Enforcer, Wanted};
+use spa_firewall::{ChainPlan, Enforcer, Family, Wanted};
 
 fn program(variant: Variant) -> &'static str {
     if variant == Variant::Nft { "iptables-nft" } else { "iptables-legacy" }
@@ -245,13 +245,40 @@ fn our_chain_in_use_by_others_is_not_removed() {
             spa_tests::sh(&format!("{iptables} -A FORWARD -i eth9 -j SPA"));
             let stood = saved(variant);
             let error = enforcer.remove_all().expect_err("it is in use");
-            assert!(
-                matches!(&error, spa_firewall::Error::InUse { rule } if rule == "FORWARD -i eth9 -j SPA"),
-                "{error}"
-            );
+            let said = error.to_string();
+            assert!(said.contains("IPv4: ") && said.contains("(FORWARD -i eth9 -j SPA)"), "{said}");
+            assert!(!said.contains("IPv6"), "{said}");
             assert_eq!(saved(variant), stood, "nothing is half removed");
+            let v6 = spa_tests::sh(&format!("ip6{} -S", program(variant).trim_start_matches("ip")));
+            assert!(!v6.contains("SPA"), "the other family is not held up: {v6}");
             spa_tests::sh(&format!("{iptables} -D FORWARD -i eth9 -j SPA"));
             enforcer.remove_all().expect("now it is removed");
+        });
+    });
+}
+
+/// A chain of our name that was there before us: told from ours, also from ours with additions.
+#[test]
+fn a_chain_of_others_is_told_from_ours() {
+    spa_tests::in_namespace(|| {
+        each_variant("a_chain_of_others_is_told_from_ours", |variant, enforcer| {
+            let iptables = program(variant);
+            let others = |enforcer: &mut spa_firewall::Enforcer| {
+                (enforcer.chains_of_others().expect("read"), enforcer.stands().expect("read"))
+            };
+            assert_eq!(others(enforcer), (vec![], false), "no chain");
+            spa_tests::sh(&format!("{iptables} -N SPA"));
+            assert_eq!(others(enforcer), (vec![], false), "an empty chain");
+            spa_tests::sh(&format!(
+                "{iptables} -A SPA -i lo -j RETURN && {iptables} -A SPA -p icmp -j ACCEPT"
+            ));
+            assert_eq!(others(enforcer), (vec![Family::V4], false), "somebody's");
+            enforcer.enforce(&wanted(protection(&["tcp/22"]), &[])).expect("who insists takes it over");
+            assert_eq!(others(enforcer), (vec![], true), "ours");
+            spa_tests::sh(&format!("{iptables} -A SPA -p icmp -j ACCEPT"));
+            assert_eq!(others(enforcer), (vec![], true), "ours, with an addition");
+            enforcer.remove_all().expect("it is removed");
+            assert_eq!(others(enforcer), (vec![], false), "nothing");
         });
     });
 }

@@ -57,9 +57,10 @@ impl Window {
         Err(Refusal::stale(seconds as i64 - now.wall_seconds() as i64))
     }
 
-    /// The clock rule: a wall clock behind the newest record by more than max-age is wrong, and nothing is judged.
-    pub(crate) fn check_clock(self, now: Now, newest_record: u64) -> Result<(), Refusal> {
-        if newest_record > now.wall.saturating_add(nanos(self.max_age)) {
+    /// The clock rule: a wall clock that is behind the moment of the newest record by more than max-age is wrong, and
+    /// nothing is judged.
+    pub(crate) fn check_clock(self, now: Now, recorded_at: u64) -> Result<(), Refusal> {
+        if recorded_at > now.wall.saturating_add(nanos(self.max_age)) {
             return Err(Reason::Clock.into());
         }
         Ok(())

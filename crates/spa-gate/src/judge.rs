@@ -70,6 +70,11 @@ impl Judge {
         }
     }
 
+    /// Takes from the durable record when the newest of it was made: the greatest [`record_moment`], Unix nanoseconds.
+    pub fn restore_clock(&mut self, wall: u64) {
+        self.replays.clock_was_at(wall);
+    }
+
     /// Takes the host's own addresses, for which nothing is opened. At start-up, and whenever they change.
     pub fn set_own_addresses(&mut self, own: impl IntoIterator<Item = IpAddr>) {
         self.policy.set_own_addresses(own.into_iter().map(|address| address.to_canonical()).collect());
@@ -100,7 +105,7 @@ impl Judge {
     /// Why policy does not allow it, or `clock` where the wall clock was set back since, so that its end is not
     /// known. The caller removes it from the kernel.
     pub fn adopt(&mut self, now: Now, key: LeaseKey, granted: u64, until: u64) -> Result<Lease, Refusal> {
-        self.window.check_clock(now, self.replays.newest())?;
+        self.window.check_clock(now, self.replays.clock_reached())?;
         if granted > now.wall {
             return Err(Reason::Clock.into());
         }
@@ -145,7 +150,7 @@ impl Judge {
         if self.policy.client(client).is_none() {
             return Err(Reason::UnknownClient.into());
         }
-        self.window.check_clock(now, self.replays.newest())?;
+        self.window.check_clock(now, self.replays.clock_reached())?;
         self.window.check_counter(now, knock.counter)?;
         if !self.replays.is_new(client, knock.counter) {
             return Err(Reason::Counter.into());
@@ -153,6 +158,7 @@ impl Judge {
         if matches!(knock.address, Address::Bound(address) if address.to_canonical() != source) {
             return Err(Reason::BoundSource.into());
         }
+        self.replays.clock_was_at(record_moment(now.wall, knock.counter));
         match &knock.action {
             Action::Open { .. } => self.replays.spend(client, knock.counter),
             Action::Close { .. } => self.replays.raise(client, knock.counter), // held packets die
@@ -292,6 +298,13 @@ enum Decision {
         key: PublicKey,
         endpoints: Option<BTreeSet<Endpoint>>,
     },
+}
+
+/// The moment that a record stands for when the wall clock is compared with it, Unix nanoseconds. The counter alone is
+/// the client's clock, which may be ahead, by as much as the max-age of then allowed; the wall clock alone may be ahead
+/// itself, and be put right later, which must shut nobody out whose own clock was right.
+pub fn record_moment(wall: u64, counter: u64) -> u64 {
+    wall.min(counter)
 }
 
 /// When a client's enrolment ends, boot-time clock.

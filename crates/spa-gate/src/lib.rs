@@ -30,7 +30,7 @@ pub use address::is_martian;
 pub use budget::{CLIENT_BURST, CLIENT_RATE, GLOBAL_BURST, GLOBAL_RATE};
 pub use candidate::{Candidate, Ciphertext, MAX_CIPHERTEXT, Outcome};
 pub use fresh::{MAX_MAX_AGE, MIN_MAX_AGE};
-pub use judge::{Accepted, Judge};
+pub use judge::{Accepted, Judge, record_moment};
 pub use leases::{Change, End, Ended, Lease, LeaseKey, Selector};
 pub use memo::{MEMO_ENTRIES, MEMO_ENTRIES_PER_CLIENT, MEMO_SOURCES};
 pub use opening::Openers;

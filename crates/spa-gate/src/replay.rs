@@ -54,7 +54,7 @@ impl Replay {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Replays {
     clients: HashMap<PublicKey, Replay>,
-    newest: u64,
+    clock_reached: u64,
 }
 
 impl Replays {
@@ -65,19 +65,22 @@ impl Replays {
 
     /// Uses a counter up.
     pub(crate) fn spend(&mut self, client: &PublicKey, counter: u64) {
-        self.newest = self.newest.max(counter);
         self.clients.entry(*client).or_default().spend(counter);
     }
 
     /// Uses up a counter and all below it.
     pub(crate) fn raise(&mut self, client: &PublicKey, floor: u64) {
-        self.newest = self.newest.max(floor);
         self.clients.entry(*client).or_default().raise(floor);
     }
 
-    /// The greatest counter of all clients, 0 for none: the wall clock was there once.
-    pub(crate) const fn newest(&self) -> u64 {
-        self.newest
+    /// Notes a moment that the wall clock has reached, Unix nanoseconds.
+    pub(crate) fn clock_was_at(&mut self, wall: u64) {
+        self.clock_reached = self.clock_reached.max(wall);
+    }
+
+    /// The latest moment at which a record was made, as far as that is known; 0 for never.
+    pub(crate) const fn clock_reached(&self) -> u64 {
+        self.clock_reached
     }
 }
 

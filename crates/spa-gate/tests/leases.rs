@@ -264,7 +264,7 @@ fn adopting_asks_policy() {
     let client = Client::new(1);
     let adopt = |key: LeaseKey, granted: u64, until: u64| {
         let mut server = Server::new(&[&client]);
-        server.judge.restore([(client.key(), START + 60 * SECOND)]);
+        server.judge.restore_clock(START + 60 * SECOND);
         let result = server.judge.adopt(now_at(100.0), key, granted, until);
         result.map(|_| left(&server, now_at(100.0), "c0")).map_err(|refusal| refusal.reason())
     };
@@ -279,7 +279,7 @@ fn adopting_asks_policy() {
     assert_eq!(adopt(key("c0", "127.0.0.1", 22), before, soon), Err(Reason::Martian));
     assert_eq!(adopt(key("c0", HERE, 22), wall + 1, soon), Err(Reason::Clock), "the clock was set back");
     let mut server = Server::new(&[&client]);
-    server.judge.restore([(client.key(), wall + 61 * SECOND)]);
+    server.judge.restore_clock(wall + 61 * SECOND);
     let refusal = server.judge.adopt(now_at(100.0), key("c0", HERE, 22), before, soon).unwrap_err();
     assert_eq!(refusal.reason(), Reason::Clock);
 }

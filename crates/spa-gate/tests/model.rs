@@ -116,7 +116,7 @@ impl World {
             self.restart();
             return Ok(());
         }
-        self.server.record(&accepted);
+        self.server.record(now, &accepted);
         if crash == Crash::BeforeGrant {
             self.restart();
             return Ok(());

@@ -3,8 +3,10 @@
 
 mod common;
 
+use core::time::Duration;
+
 use common::*;
-use spa_gate::Reason;
+use spa_gate::{JudgeSettings, Reason, VerifierSettings};
 use spa_proto::Address;
 
 const HERE: &str = "192.0.2.7";
@@ -97,6 +99,39 @@ fn wall_clock_behind_the_newest_record() {
     assert_eq!(server.refusal(now_at(39.0), from(HERE), &packet), Reason::Clock);
     let packet = bob.ssh(START + 40 * SECOND);
     assert!(server.deliver(now_at(40.0), from(HERE), &packet).is_ok(), "the very edge");
+}
+
+/// A client whose clock is far ahead knocks under a long max-age, which is then made shorter: nothing is wrong with
+/// the server's clock, so nobody is refused for it, after the reload or after a restart.
+#[test]
+fn a_shorter_max_age_blames_no_clock() {
+    let (mut alice, mut bob) = (Client::new(1), Client::new(2));
+    let clients = |max_age| {
+        let alice = policy("alice", &Client::new(1), &["ssh"]);
+        let bob = policy("bob", &Client::new(2), &["ssh"]);
+        JudgeSettings { max_age: Duration::from_secs(max_age), ..judge_settings(vec![alice, bob]) }
+    };
+    let verifier = |max_age| VerifierSettings {
+        max_age: Duration::from_secs(max_age),
+        ..verifier_settings(&[&Client::new(1), &Client::new(2)])
+    };
+    let mut server = Server::with(&[&alice, &bob], clients(600));
+    server.verifier.reconfigure(verifier(600));
+    let ahead = alice.ssh(START + 590 * SECOND);
+    assert!(server.deliver(now_at(0.0), from(HERE), &ahead).is_ok());
+    server.verifier.reconfigure(verifier(5));
+    server.judge.reconfigure(now_at(1.0), clients(5));
+    assert!(server.deliver(now_at(1.0), from(THERE), &bob.ssh(START + SECOND)).is_ok(), "after a reload");
+    server.restart(verifier(5), clients(5));
+    assert!(
+        server.deliver(now_at(2.0), from(THERE), &bob.ssh(START + 2 * SECOND)).is_ok(),
+        "after a restart"
+    );
+    // The packet from ahead stays dead when its time comes, and a clock that is set back is noticed as before.
+    assert_eq!(server.refusal(now_at(590.0), from(HERE), &ahead), Reason::Counter);
+    assert!(server.deliver(now_at(591.0), from(HERE), &alice.ssh(START + 591 * SECOND)).is_ok());
+    server.restart(verifier(5), clients(5));
+    assert_eq!(server.refusal(now_at(585.0), from(HERE), &bob.ssh(START + 585 * SECOND)), Reason::Clock);
 }
 
 #[test]

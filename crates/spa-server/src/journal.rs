@@ -2,8 +2,8 @@
 //!
 //! An append-only file. A 16-byte header, then frames: u32 length of the body, u32 CRC-32 (IEEE) of length and body,
 //! the body, which is one or more records of 40 bytes: client public key (32), counter (u64). Big-endian. A record of
-//! the all-zero key, which is no public key, is a floor for every client (`spa-server recover`). One frame is one
-//! `fdatasync`. When the file has grown well beyond its content it is written anew beside itself and renamed.
+//! the all-zero key, which is no public key, is a floor for every client (`spa-server recover`); one of the all-ones key,
+//! which is none either, is what the wall clock had reached (`spa_gate::record_moment`). One frame is one `fdatasync`. When the file has grown well beyond its content it is written anew beside itself and renamed.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,6 +26,8 @@ const COMPACT_ABOVE: u64 = 64 * 1024;
 const COMPACT_RATIO: u64 = 4;
 /// Stands for every client.
 const EVERYONE: [u8; 32] = [0; 32];
+/// Stands for this host: its "counter" is a moment that its wall clock had reached.
+const CLOCK: [u8; 32] = [0xff; 32];
 
 /// Why the record cannot be used.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub enum JournalError {
     Corrupt(PathBuf, u64),
     /// It does not begin with the header.
     NotAJournal(PathBuf),
+    /// Somebody removed the file, or put another in its place, while the daemon was using it.
+    Replaced(PathBuf),
 }
 
 impl fmt::Display for JournalError {
@@ -47,6 +51,9 @@ impl fmt::Display for JournalError {
             }
             Self::NotAJournal(path) => {
                 write!(f, "replay record {}: this is not a replay record", path.display())
+            }
+            Self::Replaced(path) => {
+                write!(f, "replay record {}: somebody removed or replaced the file", path.display())
             }
         }
     }
@@ -74,7 +81,15 @@ impl Content {
 
     /// Clients with a record of their own.
     pub fn clients(&self) -> impl Iterator<Item = &[u8; 32]> {
-        self.newest.keys().filter(|key| **key != EVERYONE)
+        self.newest.keys().filter(|key| ![EVERYONE, CLOCK].contains(key))
+    }
+
+    /// What the wall clock had reached by the newest frame, Unix nanoseconds; 0 for an empty record. Where none says,
+    /// what is certain: whatever the max-age, no counter was further ahead than the longest.
+    pub fn clock(&self) -> u64 {
+        let longest = spa_gate::MAX_MAX_AGE.as_nanos() as u64; // 10 minutes
+        let certain = || self.newest.values().max().map_or(0, |newest| newest.saturating_sub(longest));
+        self.newest.get(&CLOCK).copied().unwrap_or_else(certain)
     }
 }
 
@@ -116,11 +131,12 @@ impl Journal {
         Self::write_anew(&self.path, content)
     }
 
-    /// Replaces the record, whatever state it is in, keeping what can be read of it; `floor` becomes the floor of all.
+    /// Replaces the record, whatever state it is in, keeping the floors that can be read of it; `floor` becomes the
+    /// floor of all. Whoever asks for this says that the clock is right: `now`, Unix nanoseconds, is what it has reached.
     ///
     /// # Errors
     /// [`JournalError::Io`].
-    pub fn recover(path: &Path, floor: u64) -> Result<Self, JournalError> {
+    pub fn recover(path: &Path, floor: u64, now: u64) -> Result<Self, JournalError> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -138,6 +154,7 @@ impl Journal {
             };
         }
         content.note(EVERYONE, floor);
+        content.newest.insert(CLOCK, now);
         Self::write_anew(path, content)
     }
 
@@ -187,11 +204,13 @@ impl Journal {
         Ok(Self { path: path.to_owned(), file, end: bytes.len() as u64, content })
     }
 
-    /// Appends the counters of one group of knocks and returns when they are on the disk.
+    /// Appends the counters of one group of knocks, and what the wall clock had reached (Unix nanoseconds), and returns when they are on the disk.
     ///
     /// # Errors
     /// [`JournalError::Io`]: then nothing of the group may be granted, and the journal is to be opened anew.
-    pub fn append(&mut self, records: &[([u8; 32], u64)]) -> Result<(), JournalError> {
+    /// [`JournalError::Replaced`]: the same.
+    pub fn append(&mut self, records: &[([u8; 32], u64)], reached: u64) -> Result<(), JournalError> {
+        let records = [records, &[(CLOCK, reached)]].concat();
         let mut bytes = Vec::new();
         for group in records.chunks(MAX_RECORDS) {
             bytes.extend(encode(group));
@@ -201,11 +220,24 @@ impl Journal {
             .and_then(|_| self.file.write_all(&bytes))
             .and_then(|()| self.file.sync_data())
             .map_err(|error| JournalError::Io(self.path.clone(), error))?;
+        self.check_in_place()?;
         self.end += bytes.len() as u64;
         for (key, counter) in records {
-            self.content.note(*key, *counter);
+            self.content.note(key, counter);
         }
         Ok(())
+    }
+
+    /// What is written into a file that has lost its name is lost with it, however well it is synced. The daemon holds
+    /// the directory's lock, so whoever removed or replaced the file was none of ours.
+    fn check_in_place(&self) -> Result<(), JournalError> {
+        let ours = rustix::fs::fstat(&self.file);
+        let named = rustix::fs::lstat(&self.path);
+        match (ours, named) {
+            (Ok(ours), Ok(named)) if (ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino) => Ok(()),
+            (Ok(_), Ok(_) | Err(rustix::io::Errno::NOENT)) => Err(JournalError::Replaced(self.path.clone())),
+            (Err(error), _) | (_, Err(error)) => Err(JournalError::Io(self.path.clone(), error.into())),
+        }
     }
 
     /// Writes the file anew where it has grown well beyond its content. Off the path of a knock.
@@ -291,6 +323,7 @@ mod tests {
     use super::*;
 
     const START: u64 = 1_000;
+    const WALL: u64 = 1_234;
     const A: [u8; 32] = [1; 32];
     const B: [u8; 32] = [2; 32];
 
@@ -310,11 +343,37 @@ mod tests {
         let Fixture { path, .. } = &fixture();
         let mut journal = Journal::open(path, START).unwrap();
         assert_eq!(journal.content().floor(&A), START);
-        journal.append(&[(A, 5_000), (B, 6_000)]).unwrap();
-        journal.append(&[(A, 4_000)]).unwrap();
+        journal.append(&[(A, 5_000), (B, 6_000)], WALL).unwrap();
+        journal.append(&[(A, 4_000)], WALL).unwrap();
         let journal = Journal::open(path, 99_999).unwrap();
         assert_eq!((journal.content().floor(&A), journal.content().floor(&B)), (5_000, 6_000));
         assert_eq!(journal.content().floor(&[3; 32]), START);
+        assert_eq!((journal.content().clock(), journal.content().clients().count()), (WALL, 2));
+    }
+
+    /// Into a file without its name nothing is recorded; the next one has all that was known.
+    #[test]
+    fn a_file_that_is_taken_away_is_noticed() {
+        let Fixture { path, .. } = &fixture();
+        let other = path.with_extension("other");
+        let mut journal = Journal::open(path, START).unwrap();
+        journal.append(&[(A, 5_000)], WALL).unwrap();
+        let old = std::fs::read(path).unwrap();
+        for (counter, take_away) in [
+            (6_000, &(|| std::fs::remove_file(path).unwrap()) as &dyn Fn()),
+            (7_000, &|| {
+                std::fs::write(&other, &old).unwrap(); // a backup put back
+                std::fs::rename(&other, path).unwrap();
+            }),
+        ] {
+            take_away();
+            assert!(matches!(journal.append(&[(B, counter)], WALL), Err(JournalError::Replaced(_))));
+            assert_eq!(journal.content().floor(&B), if counter == 6_000 { START } else { 6_001 });
+            journal = journal.reopen().unwrap();
+            journal.append(&[(B, counter + 1)], WALL).unwrap();
+            let read = Journal::open(path, 0).unwrap();
+            assert_eq!((read.content().floor(&A), read.content().floor(&B)), (5_000, counter + 1));
+        }
     }
 
     #[test]
@@ -322,9 +381,9 @@ mod tests {
         const NOW: u64 = 6_000;
         let Fixture { path, .. } = &fixture();
         let mut journal = Journal::open(path, START).unwrap();
-        journal.append(&[(A, 5_000)]).unwrap();
+        journal.append(&[(A, 5_000)], WALL).unwrap();
         let good = std::fs::read(path).unwrap().len();
-        journal.append(&[(A, 7_000), (B, 7_000)]).unwrap();
+        journal.append(&[(A, 7_000), (B, 7_000)], WALL).unwrap();
         let whole = std::fs::read(path).unwrap();
         let check = |torn: &[u8]| {
             std::fs::write(path, torn).unwrap();
@@ -346,17 +405,18 @@ mod tests {
     fn damage_before_good_frames_is_an_error_and_recover_mends_it() {
         let Fixture { path, .. } = &fixture();
         let mut journal = Journal::open(path, START).unwrap();
-        journal.append(&[(A, 5_000)]).unwrap();
+        journal.append(&[(A, 5_000)], WALL).unwrap();
         let damaged_at = std::fs::read(path).unwrap().len() - 1;
-        journal.append(&[(B, 6_000)]).unwrap();
+        journal.append(&[(B, 6_000)], WALL).unwrap();
         let mut bytes = std::fs::read(path).unwrap();
         bytes[damaged_at] ^= 1;
         std::fs::write(path, &bytes).unwrap();
         assert!(matches!(Journal::open(path, 0), Err(JournalError::Corrupt(..))));
         assert_eq!(std::fs::read(path).unwrap(), bytes, "nothing is changed");
-        Journal::recover(path, 9_000).unwrap();
+        Journal::recover(path, 9_000, 8_000).unwrap();
         let journal = Journal::open(path, 0).unwrap();
         assert_eq!((journal.content().floor(&A), journal.content().floor(&B)), (9_000, 9_000));
+        assert_eq!(journal.content().clock(), 8_000);
     }
 
     #[test]
@@ -374,7 +434,7 @@ mod tests {
         let Fixture { path, .. } = &fixture();
         let mut journal = Journal::open(path, START).unwrap();
         for counter in 0..3_000 {
-            journal.append(&[(A, START + counter)]).unwrap();
+            journal.append(&[(A, START + counter)], WALL).unwrap();
             journal.compact_if_grown().unwrap();
         }
         assert!(std::fs::metadata(path).unwrap().len() <= COMPACT_ABOVE + 100);
@@ -386,9 +446,9 @@ mod tests {
         // /dev/full accepts no byte, as a full disk.
         let Fixture { path, .. } = &fixture();
         let mut journal = Journal::open(path, START).unwrap();
-        journal.append(&[(A, 5_000)]).unwrap();
+        journal.append(&[(A, 5_000)], WALL).unwrap();
         journal.file = File::options().write(true).open("/dev/full").unwrap();
-        assert!(matches!(journal.append(&[(A, 6_000)]), Err(JournalError::Io(..))));
+        assert!(matches!(journal.append(&[(A, 6_000)], WALL), Err(JournalError::Io(..))));
         assert_eq!(journal.content().floor(&A), 5_000);
         assert_eq!(Journal::open(path, 0).unwrap().content().floor(&A), 5_000);
     }

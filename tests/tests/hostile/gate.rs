@@ -105,6 +105,32 @@ fn a_close_held_back_ends_no_newer_grant() {
     });
 }
 
+/// A client whose clock is far ahead, let in under a long max-age, locks nobody out when that is made shorter.
+#[test]
+fn a_shorter_max_age_blames_no_clock() {
+    in_namespace(|| {
+        let settings = |max_age| Settings { max_age, open_for: "20s", ..Settings::new(Variant::Nft) };
+        let mut scene = Scene::new(&settings("10m"), Family::V4);
+        let client = scene.topology.client.clone();
+        let bob = Forger::client(&scene.server.enrol("bob", "web", &scene.address.to_string(), &[]));
+        scene.server.must(&["reload"]);
+        scene.send(&client, &bob.knock_at("web", Address::Observed, forge::now() + 590_000_000_000));
+        scene.wait_open(&client, 80);
+        scene.server.configure(&settings("5s"));
+        scene.server.must(&["reload"]);
+        for after in ["a reload", "a restart", "another restart"] {
+            scene.alice.open("ssh");
+            eventually(format_args!("alice is let in after {after}"), PATIENCE, || {
+                scene.look(&client, 22) == Probe::Open
+            });
+            assert_eq!(scene.server.refused("clock"), 0, "after {after}");
+            scene.server.must(&["revoke", "--all"]);
+            scene.server.process().stop();
+            scene.server.start();
+        }
+    });
+}
+
 /// A client that floods spends its own budget, and not the others'.
 #[test]
 fn a_client_spends_its_own_budget_alone() {

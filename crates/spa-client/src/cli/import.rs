@@ -1,6 +1,6 @@
 //! `import`: turns an invite into a host entry and a key file. Nothing is lost where it fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -30,7 +30,9 @@ pub(super) fn run(args: &ImportArgs, config: &Path, say: Say) -> Result<(), Fail
     let text = read_config(config)?;
     refuse_overwriting(&text, config, &key_path, args)?;
     let name = format!("{}.key", args.name);
-    let text = with_host(&text, config, &host(invite, args, &key_path), &name)?;
+    let entry = host(invite, args, &key_path);
+    let twins = twins(&text, config, &entry)?;
+    let text = with_host(&text, config, &entry, &name)?;
 
     if let Some(directory) = config.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         let error = |source| Error::File { action: "make", path: directory.to_owned(), source };
@@ -56,8 +58,29 @@ pub(super) fn run(args: &ImportArgs, config: &Path, say: Say) -> Result<(), Fail
     if let Some(file) = file {
         warn(&format!("the invite holds secrets: delete {} now", file.display()));
     }
+    if !twins.is_empty() {
+        // Two accounts on one server are a reason to have two entries; ssh's %h then means neither.
+        warn(&format!(
+            "the address {} is now that of {} as well: with \"connect\", and in ssh's ProxyCommand, name the entry \
+             (%n), not the address (%h)",
+            entry.address,
+            twins.join(", ")
+        ));
+    }
     say.progress(&format!("try: spa-client check --host {}", args.name));
     Ok(())
+}
+
+/// The other entries that an address could mean as well as this one, where both open the same port.
+fn twins(text: &str, config: &Path, entry: &Host) -> Result<Vec<String>, Error> {
+    let endpoints = |host: &Host| host.services.values().flatten().copied().collect::<BTreeSet<_>>();
+    let own = endpoints(entry);
+    let is_twin = |host: &&Host| {
+        host.name != entry.name
+            && host.address.eq_ignore_ascii_case(&entry.address)
+            && (endpoints(host).is_empty() || own.is_empty() || !endpoints(host).is_disjoint(&own))
+    };
+    Ok(Config::parse(text, config)?.hosts().iter().filter(is_twin).map(|host| host.name.clone()).collect())
 }
 
 /// The invite's text: one line from a terminal, everything from a file or a pipe.

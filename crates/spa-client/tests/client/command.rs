@@ -138,6 +138,27 @@ fn an_invite_becomes_an_entry_and_a_key_file() {
     assert_eq!(home.path(".config/spa").read_dir().unwrap().count(), 3, "nothing else is left");
 }
 
+/// One address under two names: said when it comes about, and by whoever is asked for the address alone.
+#[test]
+fn one_address_under_two_names_is_said() {
+    let home = Home::empty();
+    let line = invite(Some(client_keys().secret)).encode();
+    let first = home.run_with("import --name work", &line);
+    assert!(!first.succeeds().err.contains("as well"), "{first:?}");
+    let second = home.run_with("import --name admin", &line);
+    assert!(
+        second.succeeds().err.contains("that of work as well") && second.err.contains("%n"),
+        "{second:?}"
+    );
+    home.run("connect bastion.example.org 22")
+        .fails(64, &["several hosts have the address bastion.example.org", "admin, work"]);
+    // Replacing an entry makes no second one.
+    std::fs::remove_file(home.path(".config/spa/client.toml")).unwrap();
+    home.run_with("import --name work --force", &line).succeeds();
+    let again = home.run_with("import --name work --force", &line);
+    assert!(!again.succeeds().err.contains("as well"), "{again:?}");
+}
+
 #[test]
 fn a_second_invite_keeps_the_comments_and_entries_of_the_first() {
     let home = home();

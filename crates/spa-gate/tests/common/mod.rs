@@ -166,6 +166,8 @@ pub struct Server {
     pub openers: Openers,
     pub judge: Judge,
     pub durable: HashMap<PublicKey, u64>,
+    /// The greatest [`spa_gate::record_moment`] of it.
+    pub durable_at: u64,
 }
 
 impl Server {
@@ -182,6 +184,7 @@ impl Server {
             openers: openers(clients),
             judge: Judge::new(settings),
             durable: HashMap::new(),
+            durable_at: 0,
         }
     }
 
@@ -193,8 +196,9 @@ impl Server {
         self.judge.judge(now, &candidate.client, candidate.source.ip(), &knock?)
     }
 
-    pub fn record(&mut self, accepted: &Accepted) {
+    pub fn record(&mut self, now: Now, accepted: &Accepted) {
         let (client, counter) = accepted.record();
+        self.durable_at = self.durable_at.max(spa_gate::record_moment(now.wall, counter));
         let newest = self.durable.entry(client).or_default();
         *newest = (*newest).max(counter);
     }
@@ -202,7 +206,7 @@ impl Server {
     /// A datagram all the way.
     pub fn deliver(&mut self, now: Now, source: SocketAddr, packet: &[u8]) -> Result<Vec<Change>, Refusal> {
         let accepted = self.judge(now, source, packet)?;
-        self.record(&accepted);
+        self.record(now, &accepted);
         self.judge.grant(now, accepted)
     }
 
@@ -215,5 +219,6 @@ impl Server {
         self.verifier = Verifier::new(verifier);
         self.judge = Judge::new(judge);
         self.judge.restore(self.durable.iter().map(|(client, counter)| (*client, *counter)));
+        self.judge.restore_clock(self.durable_at);
     }
 }

@@ -1,8 +1,11 @@
 //! `check`: reads everything as `run` would, looks at the machine, and changes nothing.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
+use spa_firewall::Except;
 use spa_firewall::survey::Severity;
+use spa_proto::Network;
 
 use super::{print, print_json};
 use crate::config::Config;
@@ -28,7 +31,11 @@ pub fn run(path: &Path, as_json: bool) -> Outcome {
         match Settings::load(config.clone()) {
             Ok(settings) => settings.verifier.clients.len(),
             Err(failure) => {
-                problems.push(failure);
+                // All files that are wrong, not the first alone; what is wrong elsewhere is that failure itself.
+                match config.clients_and_failures() {
+                    Ok((_, failures)) if !failures.is_empty() => problems.extend(failures),
+                    _ => problems.push(failure),
+                }
                 0
             }
         }
@@ -37,6 +44,7 @@ pub fn run(path: &Path, as_json: bool) -> Outcome {
     };
     problems.extend(look_at_state(&config).err());
     problems.extend(warden::user(&config).err());
+    look_at_exceptions(&config, &mut notes);
     look_at_firewall(&config, &mut problems, &mut notes);
     report(&config, clients, &problems, &notes, as_json)?;
     problems
@@ -53,6 +61,35 @@ fn look_at_state(config: &Config) -> Outcome {
     files::check_private_directory(&config.state_dir)?;
     let record = config.state_dir.join(warden::RECORD);
     if record.exists() { warden::Record::verify(&record) } else { Ok(()) }
+}
+
+/// Networks that hold so large a part of all addresses of their family are hardly one's own: one in so many.
+const WIDE: u128 = 16;
+
+fn look_at_exceptions(config: &Config, notes: &mut Vec<String>) {
+    for (family, bits) in [("IPv4", 32), ("IPv6", 128)] {
+        let networks: Vec<_> = config
+            .except
+            .iter()
+            .filter_map(|except| match except {
+                Except::Network(network) if network.address().is_ipv4() == (bits == 32) => Some(*network),
+                _ => None,
+            })
+            .collect();
+        // Those within another are not counted again. In 2^-64ths of all addresses, so that /1 and /1 fit.
+        let within = |network: &Network| {
+            networks.iter().any(|other| other.prefix() < network.prefix() && other.covers(network))
+        };
+        let distinct: BTreeSet<_> = networks.iter().filter(|network| !within(network)).collect();
+        let share: u128 = distinct.iter().map(|network| (1u128 << 64) >> network.prefix().min(64)).sum();
+        if share > (1u128 << 64) / WIDE {
+            let percent = share * 100 / (1u128 << 64);
+            notes.push(format!(
+                "firewall.except takes {percent} % of all {family} addresses out of the protection: the ports are open \
+                 to them\n  try: name your own networks alone; to leave the ports to your own rules, protect = false"
+            ));
+        }
+    }
 }
 
 fn look_at_firewall(config: &Config, problems: &mut Vec<Failure>, notes: &mut Vec<String>) {

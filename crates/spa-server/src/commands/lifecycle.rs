@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use spa_firewall::{Enforcer, Wanted};
+use spa_firewall::{Enforcer, Family, Wanted};
 
 use crate::config::Config;
 use crate::error::{Exit, Failure, Outcome};
@@ -35,6 +35,7 @@ pub fn protect(path: &Path) -> Outcome {
     }
     let lock = lock::exclusive(&config.state_dir)?;
     let mut enforcer = Enforcer::new(firewall::open(&config, false, Some(&lock))?);
+    firewall::refuse_chain_of_others(&mut enforcer, &config)?;
     let found = enforcer.adopt().map_err(firewall_failure)?;
     let before = warden::standing(&mut enforcer, &config.state_dir, &found)?;
     let kept = before.map_or_else(BTreeSet::new, |protection| protection.services);
@@ -42,6 +43,7 @@ pub fn protect(path: &Path) -> Outcome {
     let now = SystemTime::now();
     let grants = found.into_iter().filter(|(_, lifetime)| lifetime.until > now).collect();
     enforcer.enforce(&Wanted { protection: Some(config.protection()), grants }).map_err(firewall_failure)?;
+    firewall::retire_others(&enforcer.name());
     config.keep_as_last_good()?;
     say!("protected: {}", list(&config));
     Ok(())
@@ -79,9 +81,28 @@ pub fn unprotect(path: &Path) -> Outcome {
     }
     let lock = if config.state_dir.is_dir() { Some(lock::exclusive(&config.state_dir)?) } else { None };
     let mut enforcer = Enforcer::new(firewall::open(&config, false, lock.as_ref())?);
-    enforcer.remove_all().map_err(firewall_failure)?;
-    say!("nothing of spa-server is left in the firewall");
-    Ok(())
+    let spared = match firewall::refuse_chain_of_others(&mut enforcer, &config) {
+        Ok(()) => Vec::new(),
+        Err(_) => enforcer.chains_of_others().map_err(firewall_failure)?,
+    };
+    let mut failures = Vec::new();
+    if spared.is_empty() {
+        failures.extend(enforcer.remove_all().err());
+    } else {
+        say!("spa-server: the chain SPA has rules that spa-server did not lay; it is left as it is");
+        let own: Vec<_> = Family::BOTH.into_iter().filter(|family| !spared.contains(family)).collect();
+        failures.extend(enforcer.remove_from(&own).err());
+    }
+    for mut other in firewall::left_behind(&enforcer.name()) {
+        failures.extend(other.remove_all().err());
+    }
+    if failures.is_empty() {
+        say!("nothing of spa-server is left in the firewall");
+        return Ok(());
+    }
+    let all = failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    Err(Failure::new(Exit::System, format_args!("firewall: {all}"))
+        .hint("put that right, and run spa-server unprotect again"))
 }
 
 /// Makes every packet made until now worthless.
@@ -101,7 +122,7 @@ pub fn recover(config: &Config) -> Outcome {
     let now = clock::now().wall;
     let floor = now.saturating_add(u64::try_from(config.max_age.as_nanos()).unwrap_or(u64::MAX));
     let path = config.state_dir.join(warden::RECORD);
-    let journal = Journal::recover(&path, floor).map_err(|error| Failure::new(Exit::Io, error))?;
+    let journal = Journal::recover(&path, floor, now).map_err(|error| Failure::new(Exit::Io, error))?;
     say!(
         "recovered {}: {} clients on record; no packet made before {} s from now is accepted",
         path.display(),

@@ -143,7 +143,7 @@ impl Config {
             backend: raw.firewall.backend,
             variant: raw.firewall.iptables,
             protect: raw.firewall.protect.unwrap_or(true),
-            except: raw.firewall.except.into_iter().map(|text| text.0).collect(),
+            except: without_repeats(raw.firewall.except.into_iter().map(|text| text.0)),
             max_age: limits.max_age.map_or(DEFAULT_MAX_AGE, |text| text.0.0.duration()),
             open_for: seconds(limits.open_for, DEFAULT_OPEN_FOR),
             max_open_for: seconds(limits.max_open_for, DEFAULT_MAX_OPEN_FOR),
@@ -215,6 +215,27 @@ impl Config {
     /// # Errors
     /// One bad file fails all: a client left out silently would be a client shut out. No directory is no client.
     pub fn clients(&self) -> Outcome<Vec<Client>> {
+        let (clients, failures) = self.clients_and_failures()?;
+        failures.into_iter().next().map_or(Ok(clients), Err)
+    }
+
+    /// The clients whose files are right, sorted by name, and what is wrong with the others.
+    ///
+    /// # Errors
+    /// Where the directory cannot be listed, or holds too many.
+    pub fn clients_and_failures(&self) -> Outcome<(Vec<Client>, Vec<Failure>)> {
+        let (mut clients, mut failures) = (Vec::new(), Vec::new());
+        for path in self.client_files()? {
+            match self.client(&path) {
+                Ok(client) => clients.push(client),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        failures.extend(check_unique(&clients).err());
+        Ok((clients, failures))
+    }
+
+    fn client_files(&self) -> Outcome<Vec<PathBuf>> {
         let mut paths = Vec::new();
         match std::fs::read_dir(&self.clients_dir) {
             Ok(entries) => {
@@ -239,9 +260,7 @@ impl Config {
             ));
         }
         paths.sort();
-        let clients = paths.iter().map(|path| self.client(path)).collect::<Outcome<Vec<_>>>()?;
-        check_unique(&clients)?;
-        Ok(clients)
+        Ok(paths)
     }
 
     fn client(&self, path: &Path) -> Outcome<Client> {
@@ -274,6 +293,12 @@ impl Config {
         };
         Ok(Client { policy, psk, path: path.to_owned() })
     }
+}
+
+/// In their order; what is listed twice is meant once.
+fn without_repeats(list: impl Iterator<Item = Except>) -> Vec<Except> {
+    let mut seen = BTreeSet::new();
+    list.filter(|except| seen.insert(except.clone())).collect()
 }
 
 /// Two clients with one key would be one client with two policies.

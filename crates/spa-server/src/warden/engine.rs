@@ -19,6 +19,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::control::{CutView, GrantView};
 use crate::error::Outcome;
+use crate::firewall;
 
 mod enforcement;
 mod orders;
@@ -201,6 +202,8 @@ impl Engine {
         let EngineSettings { config, judge } = settings;
         let mut judge = Judge::new(judge);
         judge.restore(record.floors(names.keys().copied()));
+        judge.restore_clock(record.clock());
+        firewall::refuse_chain_of_others(&mut enforcer, &config)?;
         let found = enforcer.adopt().map_err(events::firewall_failure)?;
         let before = standing(&mut enforcer, &config.state_dir, &found)?;
         let kept = before.as_ref().map_or_else(BTreeSet::new, |protection| protection.services.clone());
@@ -244,6 +247,7 @@ impl Engine {
         engine.enforcer.prepare();
         if engine.provisional.is_none() {
             engine.keep_as_last_good();
+            engine.retire_others();
         }
         engine.publish();
         Ok(engine)
@@ -364,7 +368,7 @@ impl Engine {
             }
         }
         if !accepted.is_empty() {
-            self.grant(accepted);
+            self.grant(now, accepted);
         }
         after
     }
@@ -395,9 +399,9 @@ impl Engine {
         }
     }
 
-    fn grant(&mut self, accepted: Vec<(Accepted, Instant)>) {
+    fn grant(&mut self, judged: Now, accepted: Vec<(Accepted, Instant)>) {
         let records: Vec<_> = accepted.iter().map(|(accepted, _)| accepted.record()).collect();
-        if let Err(error) = self.record.append(&records) {
+        if let Err(error) = self.record.append(&records, judged.wall) {
             self.unrecorded += accepted.len() as u64;
             events::record_failed(&error);
             return;

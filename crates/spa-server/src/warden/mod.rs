@@ -6,11 +6,13 @@ mod changes;
 mod control_socket;
 mod engine;
 pub mod events;
+mod links;
 mod privileges;
 mod provisional;
 mod record;
 pub mod settings;
 mod verifier_process;
+mod watchdog;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -27,8 +29,10 @@ use self::bounds::PerMinute;
 use self::changes::{Culprits, Watch};
 use self::control_socket::{ControlSocket, Order};
 use self::engine::{Arrival, Command, Engine, EngineSettings, Published};
+use self::links::LinkWatch;
 use self::settings::Settings;
 use self::verifier_process::{Captures, VerifierProcess};
+use self::watchdog::{Pulse, Watchdog};
 use crate::cli::Run;
 use crate::clock::{self, BootTimer, ClockWatch};
 use crate::config::Config;
@@ -87,7 +91,9 @@ async fn serve(config: Config, options: &Run) -> Outcome {
         commands,
         counts_before: Counts::default(),
         counts: Counts::default(),
+        counts_reported: Counts::default(),
         counts_wanted: Vec::new(),
+        watchdog: Watchdog::from_environment(),
         openers_counters: spa_gate::Counters::default(),
         started: Instant::now(),
         ready: false,
@@ -145,7 +151,10 @@ struct Warden {
     counts_before: Counts,
     /// What is known of the present one's.
     counts: Counts,
+    /// What of it the log has in a summary.
+    counts_reported: Counts,
     counts_wanted: Vec<oneshot::Sender<()>>,
+    watchdog: Watchdog,
     openers_counters: spa_gate::Counters,
     started: Instant,
     ready: bool,
@@ -194,6 +203,9 @@ impl Warden {
             // A change that finds the last one still unread is looked at with it.
             while changes_sender.send(watch.changed().await).await.is_ok() {}
         });
+        let links = LinkWatch::new();
+        // One may have come between the first look-up and now.
+        self.look_up_interfaces().await?;
         timer.set(published.borrow_and_update().wake).map_err(failed)?;
         loop {
             tokio::select! {
@@ -226,6 +238,10 @@ impl Warden {
                 }
                 Some(culprits) = changes.recv(), if !self.dry_run => self.tell(Command::Look(culprits)),
                 Some(order) = orders.recv() => self.follow(order).await,
+                () = links.changed(), if self.settings.config.interfaces.is_some() => {
+                    self.look_up_interfaces().await?;
+                }
+                () = self.watchdog.tick() => self.beat().await?,
                 _ = signals.hangup.recv() => {
                     if let Err(failure) = self.reload().await {
                         tracing::error!("not reloaded, and nothing is changed: {failure}");
@@ -271,14 +287,18 @@ impl Warden {
             }
             FromVerifier::Counts(counts) => self.counted(counts),
             FromVerifier::StaleInterfaces => {
-                if !self.lookups.take(clock::boot()) {
-                    return Ok(());
-                }
-                if let Err(error) = self.verifier.resolve_interfaces(&self.captures).await {
-                    tracing::warn!(%error, "the verifier was not told of the interfaces");
-                    self.restart_verifier().await?;
+                if self.lookups.take(clock::boot()) {
+                    self.look_up_interfaces().await?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    async fn look_up_interfaces(&mut self) -> Outcome {
+        if let Err(error) = self.verifier.resolve_interfaces(&self.captures).await {
+            tracing::warn!(%error, "the verifier was not told of the interfaces");
+            self.restart_verifier().await?;
         }
         Ok(())
     }
@@ -307,8 +327,11 @@ impl Warden {
     }
 
     fn counted(&mut self, counts: Counts) {
-        if self.counts_wanted.is_empty() {
-            events::junk(&self.counts, &counts);
+        if self.watchdog.awaits_verifier() {
+            self.watchdog.verifier_answered();
+        } else if self.counts_wanted.is_empty() {
+            events::junk(&self.counts_reported, &counts);
+            self.counts_reported = counts;
         }
         self.counts = counts;
         for waiting in self.counts_wanted.drain(..) {
@@ -316,7 +339,36 @@ impl Warden {
         }
     }
 
+    /// Tells systemd that all is well if it is, and asks both halves again.
+    async fn beat(&mut self) -> Outcome {
+        match self.watchdog.pulse() {
+            Pulse::Begins | Pulse::EngineStillBusy => {}
+            Pulse::Alive => {
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]); // only systemd cares
+            }
+            Pulse::VerifierSilent => {
+                tracing::error!("the verifier does not answer");
+                self.restart_verifier().await?;
+            }
+            Pulse::EngineBusy => {
+                tracing::warn!("the engine has not answered yet: it waits for the disk or for the firewall")
+            }
+        }
+        // A verifier that is gone, or does not read, has not answered at the next tick.
+        let _ = self.verifier.ask_counts().await;
+        let engine = if self.watchdog.awaits_engine() {
+            None
+        } else {
+            let (reply, answer) = oneshot::channel();
+            self.commands.try_send(Command::Status(reply)).is_ok().then_some(answer)
+        };
+        self.watchdog.asked(engine);
+        Ok(())
+    }
+
     async fn restart_verifier(&mut self) -> Outcome {
+        self.watchdog.forget_verifier();
+        self.counts_reported = Counts::default();
         let how = self.verifier.end();
         events::verifier_ended(&how);
         self.restarts.retain(|at| at.elapsed() < RESTART_WINDOW);
@@ -368,6 +420,8 @@ impl Warden {
         match fresh {
             Some((captures, verifier)) => {
                 self.counts_before.add(&std::mem::take(&mut self.counts));
+                self.counts_reported = Counts::default();
+                self.watchdog.forget_verifier();
                 self.captures = captures;
                 self.verifier = verifier;
             }

@@ -19,7 +19,7 @@ pub struct Record {
 
 fn failure(error: JournalError) -> Failure {
     match error {
-        JournalError::Io(..) => Failure::new(Exit::Io, error),
+        JournalError::Io(..) | JournalError::Replaced(_) => Failure::new(Exit::Io, error),
         JournalError::Corrupt(..) | JournalError::NotAJournal(_) => Failure::new(Exit::Data, error).hint(
             "spa-server recover: packets made until now plus max-age are refused, so that none is accepted twice",
         ),
@@ -63,14 +63,21 @@ impl Record {
         recorded.chain(clients).map(|key| (key, content.floor(key.as_bytes()))).collect()
     }
 
-    /// Makes the counters durable.
+    /// What the wall clock had reached by the newest record, Unix nanoseconds; 0 where that is not known.
+    pub fn clock(&self) -> u64 {
+        self.journal.as_ref().map_or(0, |journal| journal.content().clock())
+    }
+
+    /// Makes the counters durable, which were judged at this moment of the wall clock, Unix nanoseconds.
     ///
     /// # Errors
     /// Then nothing may be granted until [`Self::try_reopen`] succeeds.
-    pub fn append(&mut self, records: &[(PublicKey, u64)]) -> Result<(), JournalError> {
+    pub fn append(&mut self, records: &[(PublicKey, u64)], wall: u64) -> Result<(), JournalError> {
         let Some(journal) = &mut self.journal else { return Ok(()) };
+        let moments = records.iter().map(|(_, counter)| spa_gate::record_moment(wall, *counter));
+        let reached = moments.max().unwrap_or(0);
         let records: Vec<_> = records.iter().map(|(key, counter)| (*key.as_bytes(), *counter)).collect();
-        journal.append(&records).inspect_err(|error| {
+        journal.append(&records, reached).inspect_err(|error| {
             self.broken = Some(Broken { why: error.to_string(), tried: crate::clock::boot() });
         })
     }

@@ -14,6 +14,7 @@ use super::{CLOCK_JITTER, Engine, FIGHT_PAUSE, NAME_WITHIN, News, RETRY};
 use crate::clock;
 use crate::config::Config;
 use crate::error::Outcome;
+use crate::firewall;
 
 impl Engine {
     /// Puts right what somebody else changed, unless that has gone on for too long: nobody is helped by a fight.
@@ -95,6 +96,13 @@ impl Engine {
                 News::Changed(change, at) => events::changed(&change, at.elapsed(), self.not_written()),
                 News::Ended(ended) => events::ended(&ended, self.not_written()),
             }
+        }
+    }
+
+    /// Now that this backend protects: what another holds from an earlier configuration goes.
+    pub(super) fn retire_others(&self) {
+        if !self.dry_run {
+            firewall::retire_others(&self.enforcer.name());
         }
     }
 

@@ -146,6 +146,7 @@ impl Engine {
         }
         self.keep_as_last_good();
         events::confirmed(by);
+        self.retire_others();
         Ok(true)
     }
 
