@@ -33,14 +33,24 @@ impl Lock {
 const ONLY_DAEMON: &str = "spa-server";
 
 /// Two daemons in one network namespace would undo each other's rules. Any local user can take an abstract address, so
-/// one that is not root's (or ours) is no reason not to start.
+/// one that is not root's (or ours) is no reason not to start. Waits a moment: a daemon that was killed, and a child that
+/// it was starting, give up their descriptors one after the other, the lock before this.
 ///
 /// # Errors
 /// [`Exit::Unavailable`] where another daemon runs, whatever its state directory.
 pub fn only_daemon() -> Outcome<Option<UnixListener>> {
     let failed = |error: std::io::Error| Failure::new(Exit::System, format_args!("abstract socket: {error}"));
     let address = SocketAddr::from_abstract_name(ONLY_DAEMON).map_err(failed)?;
-    match UnixListener::bind_addr(&address) {
+    let deadline = Instant::now() + PATIENCE;
+    let is_taken = |bound: &std::io::Result<_>| {
+        bound.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+    };
+    let mut bound = UnixListener::bind_addr(&address);
+    while is_taken(&bound) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10)); // nothing tells when it is free
+        bound = UnixListener::bind_addr(&address);
+    }
+    match bound {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => Err(failed(error)),
         Err(_) => {
