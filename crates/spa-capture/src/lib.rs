@@ -44,6 +44,7 @@ mod batch;
 mod error;
 pub mod filter;
 mod interfaces;
+mod pace;
 pub mod packet;
 mod ring;
 mod slot;
@@ -53,6 +54,7 @@ mod sys;
 pub use addresses::local_addresses;
 pub use error::CaptureError;
 pub use interfaces::{Interfaces, MAX_INTERFACES};
+pub use pace::Pace;
 pub use ring::RING_BYTES;
 pub use socket::{BATCH, Capture, Datagram, Method, Received};
 

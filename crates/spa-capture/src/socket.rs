@@ -202,13 +202,7 @@ impl Capture {
         Ok(Self::new(owned, source, family, port, interfaces))
     }
 
-    fn new(
-        fd: OwnedFd,
-        source: Source,
-        family: Family,
-        port: u16,
-        interfaces: Option<Vec<u32>>,
-    ) -> Self {
+    fn new(fd: OwnedFd, source: Source, family: Family, port: u16, interfaces: Option<Vec<u32>>) -> Self {
         let selection = Selection::new(interfaces);
         Self { source, fd, family, port, selection, ring_refused: None, drops: 0 }
     }
