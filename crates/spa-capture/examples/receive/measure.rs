@@ -63,6 +63,11 @@ impl Way {
         }
     }
 
+    /// Whether packets get to the receiver.
+    pub fn receives(self) -> bool {
+        !matches!(self, Self::Nothing | Self::DropAll)
+    }
+
     fn open(self) -> Option<Receiver> {
         let open = |method, port| Capture::open_with(method, Family::V4, port, &Interfaces::all()).unwrap();
         match self {
@@ -182,13 +187,12 @@ pub fn flood(way: Way, rate: Option<u64>) -> Cost {
     let softirq = softirq_cpu().saturating_sub(softirq);
     let sent = sent.into_inner() as f64;
     let each = |time: Duration| time.as_nanos() as f64 / sent;
-    let counts = !matches!(way, Way::Nothing | Way::DropAll);
     Cost {
         all: each(sender + work.cpu + softirq),
         own: each(work.cpu),
         rate: sent / began.elapsed().as_secs_f64(),
         wakes: work.waits as f64 / began.elapsed().as_secs_f64(),
-        lost: if counts { (sent - work.packets as f64) / sent } else { 0.0 },
+        lost: if way.receives() { (sent - work.packets as f64) / sent } else { 0.0 },
     }
 }
 
