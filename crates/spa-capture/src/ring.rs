@@ -17,8 +17,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::slot::{self, Frame, SLOT, STATUS};
 use crate::sys;
 
-/// Memory of a ring, in bytes: 1,280 packets where a page has 4 KiB.
-pub const RING_BYTES: usize = 1 << 20;
+/// Memory of a ring, in bytes: 2,560 packets where a page has 4 KiB, which is what a fast sender sends in 2 ms, about
+/// as long as a reader may wait for a processor that others want too.
+pub const RING_BYTES: usize = 2 << 20;
 
 /// Looks in a row that found nothing, although there was a sign of something, until all slots are looked at. Looking
 /// in vain is normal for the moment in which another core still fills the next slot.

@@ -54,6 +54,7 @@ fn inside(wanted: &[String]) {
         (Place::Apart, Some(100_000)),
         (Place::Apart, Some(20_000)),
         (Place::Together, None),
+        (Place::Both, None),
     ] {
         let steer = if place == Place::Together { "2" } else { "0" };
         sh(&format!("echo {steer} > /sys/class/net/srv0/queues/rx-0/rps_cpus"));
@@ -64,7 +65,7 @@ fn inside(wanted: &[String]) {
             "", "sent/s", "CPU ns", "ratio", "of it own", "wake-ups/s", "lost"
         );
         let turns: Vec<Vec<measure::Cost>> =
-            (0..TURNS).map(|_| ways.iter().map(|way| measure::flood(*way, rate)).collect()).collect();
+            (0..TURNS).map(|_| ways.iter().map(|way| measure::flood(*way, place, rate)).collect()).collect();
         let least = |at: usize| turns.iter().map(|turn| turn[at].all).fold(f64::INFINITY, f64::min);
         for (at, way) in ways.iter().enumerate() {
             let mine = || turns.iter().map(|turn| &turn[at]);

@@ -26,6 +26,8 @@ pub enum Place {
     Apart,
     /// On the receiver's core.
     Together,
+    /// One sender on each core.
+    Both,
 }
 
 /// A way to receive.
@@ -158,7 +160,7 @@ pub struct Cost {
     pub lost: f64,
 }
 
-pub fn flood(way: Way, rate: Option<u64>) -> Cost {
+pub fn flood(way: Way, place: Place, rate: Option<u64>) -> Cost {
     let (stop, done, sent) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
     let softirq = softirq_cpu();
     let began = Instant::now();
@@ -173,14 +175,20 @@ pub fn flood(way: Way, rate: Option<u64>) -> Cost {
                     .map(|receiver| receiver.run(done, |payload| assert_eq!(payload.len(), LENGTH)))
             }
         });
-        let sending = scope.spawn(|| {
-            let socket = sender();
-            pin(0);
-            send(&socket, rate, &stop, &sent)
-        });
+        let cores = if place == Place::Both { 2 } else { 1 };
+        let (stop, sent) = (&stop, &sent);
+        let senders: Vec<_> = (0..cores)
+            .map(|core| {
+                scope.spawn(move || {
+                    let socket = sender();
+                    pin(core);
+                    send(&socket, rate, stop, sent)
+                })
+            })
+            .collect();
         std::thread::sleep(FLOOD);
         stop.store(true, Relaxed);
-        let sender = sending.join().unwrap();
+        let sender = senders.into_iter().map(|sender| sender.join().unwrap()).sum::<Duration>();
         done.store(true, Relaxed);
         (receiving.join().unwrap().unwrap_or_default(), sender)
     });
