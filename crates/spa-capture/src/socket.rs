@@ -47,7 +47,8 @@ pub struct Received {
 }
 
 impl Received {
-    /// Whether the batch was full, so that more may be queued.
+    /// Whether the batch was full, so that more may be queued: receive again before waiting for the descriptor. (A reader
+    /// that took over a full ring from another is not told of the rest until a new packet comes.)
     #[must_use]
     pub fn more(&self) -> bool {
         self.accepted + self.refused + self.elsewhere == BATCH

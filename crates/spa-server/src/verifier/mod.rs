@@ -21,6 +21,7 @@ const SKEW_INTERVAL: Duration = Duration::from_secs(10);
 const COUNTS_INTERVAL: Duration = Duration::from_secs(60);
 /// Batches taken from one socket before the link and the other socket are looked at.
 const BATCHES: usize = 16;
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// Runs the verifier on the link that its parent passed as standard input, until the parent is gone.
 ///
@@ -186,6 +187,7 @@ impl Process {
         let mut result = Ok(());
         let mut stale = false;
         let mut received_any = false;
+        let mut more = false;
         let captures = captures.iter_mut().zip(readable);
         for (capture, _) in captures.filter(|(_, readable)| *readable) {
             let mut receive = || {
@@ -195,14 +197,20 @@ impl Process {
                     }
                 })
             };
-            for _ in 0..BATCHES {
+            let mut batches = 0;
+            let is_cut_short = loop {
                 let received: Received = receive().map_err(std::io::Error::other)?;
                 stale |= received.stale;
                 received_any |= received.accepted + received.refused > 0;
-                if !received.more() {
-                    break;
+                batches += 1;
+                if !received.more() || batches == BATCHES {
+                    break received.more();
                 }
-            }
+            };
+            more |= is_cut_short;
+        }
+        if more {
+            *gather = Some(AT_ONCE);
         }
         result?;
         if stale {
