@@ -1,15 +1,14 @@
-//! Receiving many packets with one system call, into buffers made once.
+//! Receiving many packets with one system call, into buffers made once: where the kernel has no ring for us.
 
 use std::io;
 use std::mem::{offset_of, size_of, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::null_mut;
 
+use crate::BATCH;
 use crate::filter::SNAP;
+use crate::slot::Frame;
 use crate::sys::NO_LINK;
-
-/// Most packets that one call receives.
-pub const BATCH: usize = 64;
 
 /// Room for [`BATCH`] packets, the first `filled` of them received by the last call.
 pub(crate) struct Batch {
@@ -21,16 +20,6 @@ struct Slot {
     bytes: [u8; SNAP],
     length: usize,
     link: libc::sockaddr_ll,
-}
-
-/// One packet as the kernel handed it over, from its network header on.
-pub(crate) struct Frame<'a> {
-    pub(crate) bytes: &'a [u8],
-    /// Ethernet protocol, host order.
-    pub(crate) protocol: u16,
-    /// One of the `PACKET_*` types; `PACKET_HOST` is a frame for this host.
-    pub(crate) packet_type: u8,
-    pub(crate) interface: u32,
 }
 
 impl Batch {

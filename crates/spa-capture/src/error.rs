@@ -27,6 +27,8 @@ pub enum CaptureError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The kernel refuses the ring, or to map it (ENOMEM, EINVAL): [`crate::Capture::open`] then makes do without.
+    Ring(io::Error),
     /// A socket handed over by another process is not a capture socket as [`crate::Capture::open`] makes them.
     Foreign {
         /// What is wrong, as "its filter is not locked".
@@ -56,6 +58,7 @@ impl fmt::Display for CaptureError {
                  or RestrictAddressFamilies= in the systemd unit lacks AF_PACKET"
             ),
             Self::Setup { step, .. } => write!(f, "cannot {step} of the packet socket"),
+            Self::Ring(_) => f.write_str("cannot set up the ring of the packet socket"),
             Self::Foreign { what } => write!(f, "the socket handed over is not a capture socket: {what}"),
             Self::Receive(_) => f.write_str("cannot receive from the packet socket"),
             Self::InterfaceName(name) => write!(
@@ -79,7 +82,7 @@ impl std::error::Error for CaptureError {
             Self::NotPermitted { source, .. }
             | Self::NotSupported { source }
             | Self::Setup { source, .. } => Some(source),
-            Self::Receive(source) | Self::Lookup(source) => Some(source),
+            Self::Ring(source) | Self::Receive(source) | Self::Lookup(source) => Some(source),
             Self::Foreign { .. } | Self::InterfaceName(_) | Self::InterfaceCount(_) => None,
         }
     }

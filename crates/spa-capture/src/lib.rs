@@ -33,23 +33,30 @@
 //! Known limit: where a device merges datagrams of one flow (UDP GRO for forwarding, off by default), two small
 //! knocks that arrive together from one source port become one packet, which fails its authentication.
 //!
-//! System calls after set-up: [`Capture::receive`] makes `recvmmsg` alone, [`Capture::drops`] `getsockopt` alone.
-//! Neither reads /proc nor needs any capability.
+//! - **No work a packet that can be left out.** The kernel writes packets into memory that both share (a ring,
+//!   [`Method::Ring`]); where it refuses that, `recvmmsg` fetches up to [`BATCH`] with one call ([`Method::Calls`]).
+//!
+//! System calls after set-up: [`Capture::receive`] makes none with a ring, else `recvmmsg` alone; [`Capture::drops`]
+//! `getsockopt` alone. Neither reads /proc nor needs any capability.
 
 mod addresses;
 mod batch;
 mod error;
 pub mod filter;
 mod interfaces;
+mod pace;
 pub mod packet;
+mod ring;
+mod slot;
 mod socket;
 mod sys;
 
 pub use addresses::local_addresses;
-pub use batch::BATCH;
 pub use error::CaptureError;
 pub use interfaces::{Interfaces, MAX_INTERFACES};
-pub use socket::{Capture, Datagram, Received};
+pub use pace::Pace;
+pub use ring::RING_BYTES;
+pub use socket::{BATCH, Capture, Datagram, Method, Received};
 
 /// Least UDP payload that passes, in bytes (DESIGN, section 3: the smallest padded packet).
 pub const MIN_DATAGRAM: usize = 256;

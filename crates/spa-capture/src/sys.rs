@@ -4,6 +4,7 @@ use std::io;
 use std::mem::{offset_of, size_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
 
 use libc::{c_int, c_void, socklen_t};
 
@@ -65,6 +66,61 @@ pub(crate) fn filter(fd: BorrowedFd<'_>) -> io::Result<Vec<Instruction>> {
     check(status)?;
     code.truncate(count as usize);
     Ok(code.iter().map(|i| Instruction { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect())
+}
+
+/// The layout of a ring's slots (`enum tpacket_versions`).
+pub(crate) const RING_VERSION: c_int = libc::tpacket_versions::TPACKET_V2 as c_int;
+
+/// Says how a ring that is made later lays out its slots.
+pub(crate) fn set_ring_version(fd: BorrowedFd<'_>, version: c_int) -> io::Result<()> {
+    set(fd, libc::SOL_PACKET, libc::PACKET_VERSION, &version)
+}
+
+/// The layout that was set, 0 (version 1) at first.
+pub(crate) fn ring_version(fd: BorrowedFd<'_>) -> io::Result<c_int> {
+    let mut version: c_int = 0;
+    get(fd, libc::SOL_PACKET, libc::PACKET_VERSION, &mut version)?;
+    Ok(version)
+}
+
+/// Gives a socket a ring of `slots` slots in whole blocks, all in bytes; its packets go there from now on.
+pub(crate) fn make_ring(fd: BorrowedFd<'_>, block: usize, slot: usize, slots: usize) -> io::Result<()> {
+    let narrow = |value: usize| u32::try_from(value).map_err(|_| io::ErrorKind::InvalidInput);
+    let request = libc::tpacket_req {
+        tp_block_size: narrow(block)?,
+        tp_block_nr: narrow(slots / (block / slot))?,
+        tp_frame_size: narrow(slot)?,
+        tp_frame_nr: narrow(slots)?,
+    };
+    set(fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)
+}
+
+/// Maps the first `length` bytes behind a descriptor, shared, to be read and written.
+pub(crate) fn map_shared(fd: BorrowedFd<'_>, length: usize) -> io::Result<NonNull<u8>> {
+    // SAFETY: a new mapping, at a place that the kernel chooses, touches no memory that is in use.
+    let start = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            fd.as_raw_fd(),
+            0,
+        )
+    };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(start.cast::<u8>()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Takes back what [`map_shared`] gave.
+///
+/// # Safety
+/// `start` and `length` are of one mapping, and nothing refers to it any more.
+pub(crate) unsafe fn unmap(start: NonNull<u8>, length: usize) {
+    // SAFETY: the caller's promise. It cannot fail for a mapping that is there.
+    unsafe { libc::munmap(start.as_ptr().cast::<c_void>(), length) };
 }
 
 /// Binds a packet socket to an Ethernet protocol (host order) on all interfaces. From here on it receives.

@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::UdpSocket;
 
-use spa_capture::{Capture, Family, Interfaces, MIN_DATAGRAM};
+use spa_capture::{Capture, Family, Interfaces, MIN_DATAGRAM, Method};
 use spa_tests::in_namespace;
 
 const PORT: u16 = 62201;
@@ -34,8 +34,13 @@ static ALLOCATOR: Counting = Counting;
 fn receiving_allocates_nothing() {
     in_namespace(|| {
         let nowhere = Interfaces::named(["absent0"]).unwrap();
-        let mut captures =
-            [Interfaces::all(), nowhere].map(|which| Capture::open(Family::V4, PORT, &which).unwrap());
+        let open = |method, which: &Interfaces| Capture::open_with(method, Family::V4, PORT, which).unwrap();
+        let mut captures = [
+            open(Method::Ring, &Interfaces::all()),
+            open(Method::Ring, &nowhere),
+            open(Method::Calls, &Interfaces::all()),
+            open(Method::Calls, &nowhere),
+        ];
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         for _ in 0..100 {
             sender.send_to(&[1; MIN_DATAGRAM], ("127.0.0.1", PORT)).unwrap();
@@ -46,6 +51,6 @@ fn receiving_allocates_nothing() {
             while capture.receive(&mut |datagram| bytes += datagram.payload.len()).unwrap().more() {}
         }
         assert_eq!(ALLOCATIONS.get() - before, 0);
-        assert_eq!(bytes, 100 * MIN_DATAGRAM);
+        assert_eq!(bytes, 2 * 100 * MIN_DATAGRAM);
     });
 }

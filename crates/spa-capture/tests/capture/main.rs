@@ -18,3 +18,4 @@ mod interfaces;
 mod net;
 mod packets;
 mod refusal;
+mod ring;

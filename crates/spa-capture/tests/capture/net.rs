@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use spa_capture::filter::Instruction;
-use spa_capture::{Capture, Family, Interfaces};
+use spa_capture::{Capture, Family, Interfaces, Method};
 use spa_tests::sh;
 
 use crate::packets::{PORT, payload, plain};
@@ -101,9 +101,34 @@ pub fn ethertype(family: Family) -> &'static [u8] {
     }
 }
 
+/// Makes each of the tests two, in a module of its name: `ring` and `calls`, each in namespaces of its own.
+macro_rules! for_each_method {
+    ($($test:ident),+ $(,)?) => { $(
+        mod $test {
+            #[test]
+            fn ring() {
+                spa_tests::in_namespace(|| super::$test(spa_capture::Method::Ring));
+            }
+
+            #[test]
+            fn calls() {
+                spa_tests::in_namespace(|| super::$test(spa_capture::Method::Calls));
+            }
+        }
+    )+ };
+}
+pub(crate) use for_each_method;
+
 /// Captures on all interfaces.
-pub fn capture(family: Family) -> Capture {
-    Capture::open(family, PORT, &Interfaces::all()).unwrap()
+pub fn capture(method: Method, family: Family) -> Capture {
+    capture_on(&Interfaces::all(), method, family)
+}
+
+/// Captures on some.
+pub fn capture_on(interfaces: &Interfaces, method: Method, family: Family) -> Capture {
+    let capture = Capture::open_with(method, family, PORT, interfaces).unwrap();
+    assert_eq!(capture.method(), method);
+    capture
 }
 
 /// What came out of a capture so far.
@@ -134,7 +159,10 @@ pub fn receive(capture: &mut Capture, done: impl Fn(&Seen) -> bool) -> Seen {
         seen.refused += received.refused;
         seen.elsewhere += received.elsewhere;
         seen.stale += usize::from(received.stale);
-        if done(&seen) && !received.more() {
+        if received.more() {
+            continue;
+        }
+        if done(&seen) {
             return seen;
         }
         let left = deadline.saturating_duration_since(Instant::now());

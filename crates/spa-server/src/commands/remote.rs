@@ -97,6 +97,7 @@ pub fn status(config: &Config, as_json: bool) -> Outcome {
         print(&format!("trouble    {}", trouble.as_str().unwrap_or_default()))?;
     }
     print(&format!("firewall   {}", text("firewall")))?;
+    print(&format!("capture    {}", text("capture")))?;
     if !answer["confirm-within"].is_null() {
         print(&format!(
             "waiting for `spa-server confirm` or a valid knock: {} s left",
@@ -111,7 +112,7 @@ pub fn status(config: &Config, as_json: bool) -> Outcome {
     });
     let refused = refused.filter(|list| !list.is_empty()).unwrap_or_else(|| "nothing".to_owned());
     print(&format!("refused    {refused}"))?;
-    print(&format!("dropped    {} by the kernel, the receive buffer being full", text("dropped")))
+    print(&format!("dropped    {} by the kernel, its ring or receive buffer being full", text("dropped")))
 }
 
 /// Has the daemon read everything anew.

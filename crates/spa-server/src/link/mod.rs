@@ -61,7 +61,7 @@ pub struct Counts {
     refused: [u64; Reason::ALL.len()],
     /// Packets handed over.
     pub passed: u64,
-    /// Datagrams that the kernel dropped since the receive buffer was full.
+    /// Datagrams that the kernel dropped since the ring or the receive buffer was full.
     pub dropped: u64,
     /// Diffie-Hellman operations.
     pub diffie_hellman: u64,

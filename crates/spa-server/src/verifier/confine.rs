@@ -11,7 +11,9 @@ use rustix::process::{
     DumpableBehavior, Signal, getuid, set_dumpable_behavior, set_parent_process_death_signal,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
 
 use crate::error::{Exit, Failure, Outcome};
 use crate::link::Confinement;
@@ -75,8 +77,7 @@ fn system_calls() -> Result<BpfProgram, seccompiler::BackendError> {
         // Time, where the vDSO cannot tell; random keys of hash tables.
         libc::SYS_clock_gettime,
         libc::SYS_getrandom,
-        // Memory.
-        libc::SYS_mmap,
+        // Memory (and mmap, below).
         libc::SYS_munmap,
         libc::SYS_mremap,
         libc::SYS_madvise,
@@ -95,7 +96,12 @@ fn system_calls() -> Result<BpfProgram, seccompiler::BackendError> {
         libc::SYS_exit,
         libc::SYS_exit_group,
     ];
-    let rules: BTreeMap<i64, Vec<_>> = allowed.into_iter().map(|call| (call, Vec::new())).collect();
+    let mut rules: BTreeMap<i64, Vec<_>> = allowed.into_iter().map(|call| (call, Vec::new())).collect();
+    // For the rings of the capture sockets, and for memory; never to be executed.
+    const PROTECTION: u8 = 2;
+    let executable = SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64);
+    let not = SeccompCondition::new(PROTECTION, SeccompCmpArgLen::Dword, executable, 0)?;
+    rules.insert(libc::SYS_mmap, vec![SeccompRule::new(vec![not])?]);
     let architecture = std::env::consts::ARCH.try_into()?;
     SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, architecture)?.try_into()
 }

@@ -6,8 +6,8 @@ mod confine;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use spa_capture::{Capture, CaptureError, Datagram, Family};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use spa_capture::{Capture, CaptureError, Datagram, Family, Pace, Received};
 use spa_gate::{Now, Reason, Verifier, VerifierSettings};
 use spa_proto::{GateKeys, PublicKey};
 
@@ -19,6 +19,9 @@ use crate::link::{Counts, FromVerifier, FromWarden, Handover, Link};
 const SKEW_INTERVAL: Duration = Duration::from_secs(10);
 /// What was refused is reported this often at most, and only where something came.
 const COUNTS_INTERVAL: Duration = Duration::from_secs(60);
+/// Batches taken from one socket before the link and the other socket are looked at.
+const BATCHES: usize = 16;
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// Runs the verifier on the link that its parent passed as standard input, until the parent is gone.
 ///
@@ -51,6 +54,9 @@ type Incoming = (VerifierSettings, Vec<(PublicKey, GateKeys)>);
 struct Process {
     link: Link,
     captures: Vec<Capture>,
+    pace: Pace,
+    /// While flooded: how long packets gather before the next look.
+    gather: Option<Timespec>,
     interfaces: Option<Vec<u32>>,
     incoming: Option<Incoming>,
     verifier: Option<Verifier>,
@@ -64,6 +70,8 @@ impl Process {
         Self {
             link,
             captures: Vec::new(),
+            pace: Pace::default(),
+            gather: None,
             interfaces: None,
             incoming: None,
             verifier: None,
@@ -73,8 +81,17 @@ impl Process {
         }
     }
 
-    /// Sleeps until there is something to read, and says where: on the link, and on each capture. Allocates nothing.
+    /// Sleeps until there is something to read, and says where: on the link, and on each capture. Under a flood no
+    /// packet wakes it, only the end of a short time, after which it looks at each capture. Allocates nothing.
     fn wait(&self) -> std::io::Result<[bool; 3]> {
+        if let Some(time) = &self.gather {
+            let mut link = [PollFd::new(&self.link, PollFlags::IN)];
+            return match poll(&mut link, Some(time)) {
+                Ok(ready) => Ok([ready > 0, true, true]),
+                Err(rustix::io::Errno::INTR) => Ok([false; 3]),
+                Err(error) => Err(error.into()),
+            };
+        }
         let link = || PollFd::new(&self.link, PollFlags::IN);
         // The link stands in for a capture that is not there (yet).
         let capture = |place: usize| {
@@ -154,32 +171,46 @@ impl Process {
         Ok(())
     }
 
-    /// Judges one batch from each socket.
+    /// Judges what each socket has, but no more than [`BATCHES`].
     fn read_captures(&mut self, readable: [bool; 2]) -> std::io::Result<()> {
         if readable == [false; 2] {
             return Ok(());
         }
-        let Self { link, captures, verifier: Some(verifier), skew_reported, .. } = self else {
+        let Self { link, captures, verifier: Some(verifier), skew_reported, pace, gather, .. } = self else {
             return Ok(());
         };
         let now = clock::now();
+        if gather.is_none() {
+            pace.woken(now.boot);
+        }
+        *gather = pace.gather(now.boot).and_then(|time| Timespec::try_from(time).ok());
         let mut result = Ok(());
         let mut stale = false;
         let mut received_any = false;
+        let mut more = false;
         let captures = captures.iter_mut().zip(readable);
         for (capture, _) in captures.filter(|(_, readable)| *readable) {
-            let received = capture.receive(&mut |datagram| {
-                if let Some(message) = judge(verifier, now, &datagram, skew_reported) {
-                    result = link.send_to_warden(&message);
+            let mut receive = || {
+                capture.receive(&mut |datagram| {
+                    if let Some(message) = judge(verifier, now, &datagram, skew_reported) {
+                        result = link.send_to_warden(&message);
+                    }
+                })
+            };
+            let mut batches = 0;
+            let is_cut_short = loop {
+                let received: Received = receive().map_err(std::io::Error::other)?;
+                stale |= received.stale;
+                received_any |= received.accepted + received.refused > 0;
+                batches += 1;
+                if !received.more() || batches == BATCHES {
+                    break received.more();
                 }
-            });
-            match received {
-                Ok(received) => {
-                    stale |= received.stale;
-                    received_any |= received.accepted + received.refused > 0;
-                }
-                Err(error) => return Err(std::io::Error::other(error)),
-            }
+            };
+            more |= is_cut_short;
+        }
+        if more {
+            *gather = Some(AT_ONCE);
         }
         result?;
         if stale {

@@ -210,6 +210,11 @@ pub fn last_good_not_kept(failure: &Failure) {
     warn!("the configuration is not kept for the next boot: {failure}");
 }
 
+/// The capture socket of a family has no ring.
+pub fn no_ring(family: spa_capture::Family, error: &std::io::Error) {
+    warn!(%family, %error, "the kernel refuses the capture ring: packets come by recvmmsg, at about twice the cost");
+}
+
 /// The verifier works.
 pub fn verifier_ready(confinement: Confinement) {
     let Confinement { other_user, landlock, seccomp } = confinement;

@@ -430,6 +430,7 @@ impl Warden {
                 // An interface may have been renamed.
                 let resolved = self.verifier.resolve_interfaces(&self.captures).await;
                 if told.is_err() || resolved.is_err() {
+                    self.verifier.end(); // before another reads the same rings
                     self.verifier =
                         VerifierProcess::start(&settings.config, &settings.verifier, &self.captures).await?;
                 }
@@ -508,6 +509,7 @@ impl Warden {
             "pid": std::process::id(),
             "uptime": self.started.elapsed().as_secs(),
             "port": self.settings.config.port,
+            "capture": self.captures.methods(),
             "firewall": engine.driver,
             "state": if engine.trouble.is_empty() { "ok" } else { "degraded" },
             "trouble": engine.trouble,

@@ -6,12 +6,13 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use spa_capture::{Capture, Family, Interfaces};
+use spa_capture::{Capture, CaptureError, Family, Interfaces, Method};
 use spa_gate::Outcome as Settlement;
 use spa_proto::Tag;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::events;
 use super::settings::VerifierSettings;
 use crate::config::Config;
 use crate::error::{Exit, Failure, Outcome};
@@ -28,9 +29,10 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a verifier has to end by itself.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The capture sockets. The warden keeps them, so a verifier that is started anew misses nothing.
+/// The capture sockets. The warden keeps them, so a verifier that is started anew misses nothing. It never reads them:
+/// of a socket's ring there is one reader, so one verifier has to end before the next begins.
 pub struct Captures {
-    sockets: Vec<(Family, OwnedFd)>,
+    sockets: Vec<(Family, Method, OwnedFd)>,
     port: u16,
     interfaces: Interfaces,
 }
@@ -49,11 +51,21 @@ impl Captures {
             }
         };
         let open = |family| {
-            Capture::open(family, config.port, &interfaces).map(|capture| (family, capture.into_fd()))
+            let capture = Capture::open(family, config.port, &interfaces)?;
+            if let Some(error) = capture.ring_refused() {
+                events::no_ring(family, error);
+            }
+            Ok((family, capture.method(), capture.into_fd()))
         };
-        let sockets = [Family::V4, Family::V6].map(open).into_iter().collect::<Result<_, _>>();
+        let sockets = [Family::V4, Family::V6].map(open).into_iter().collect::<Result<_, CaptureError>>();
         let sockets = sockets.map_err(|error| failed(&error))?;
         Ok(Self { sockets, port: config.port, interfaces })
+    }
+
+    /// How packets come, for people: the families and their methods.
+    pub fn methods(&self) -> String {
+        let each = self.sockets.iter().map(|(family, method, _)| format!("{family} {method}"));
+        each.collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -83,7 +95,7 @@ impl VerifierProcess {
         let process = Self { child, link: reactor::register(ours).map_err(failed)? };
         process.configure(settings).await.map_err(failed)?;
         process.resolve_interfaces(captures).await.map_err(failed)?;
-        for (family, socket) in &captures.sockets {
+        for (family, _, socket) in &captures.sockets {
             let copy = socket.as_fd().try_clone_to_owned().map_err(failed)?;
             process.send(FromWarden::Capture(*family, captures.port, copy)).await.map_err(failed)?;
         }
