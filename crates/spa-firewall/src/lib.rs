@@ -13,6 +13,7 @@ mod driver;
 mod elements;
 mod enforcer;
 mod error;
+pub mod hooks;
 pub mod iptables;
 mod kernel;
 pub mod memory;

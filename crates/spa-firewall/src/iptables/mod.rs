@@ -16,7 +16,9 @@ mod programs;
 mod render;
 mod run;
 
+pub use self::dates::parse as seconds_of_date;
 pub use self::nat::published_ports;
+pub use self::programs::search_path;
 pub use self::render::commit;
 
 use std::path::{Path, PathBuf};
@@ -57,6 +59,20 @@ pub enum Backend {
     Nft,
     /// In the old x_tables.
     Legacy,
+}
+
+/// What a program like `iptables-legacy-save` prints of all tables.
+///
+/// # Errors
+/// If it is not there, fails, or does not end in time.
+pub fn saved(program: &str, path: &[PathBuf]) -> Result<String, Error> {
+    let program = programs::find(program, path)?;
+    let output = run::run(&program, &[], None, TIME_LIMIT)?;
+    if output.success {
+        return Ok(output.stdout);
+    }
+    let command = run::describe(&program, &[]);
+    Err(Error::Refused { command, status: output.status, stderr: output.stderr })
 }
 
 /// The driver.
