@@ -38,6 +38,7 @@
 
 mod addresses;
 mod batch;
+mod clock;
 mod error;
 pub mod filter;
 mod interfaces;
@@ -47,6 +48,7 @@ mod sys;
 
 pub use addresses::local_addresses;
 pub use batch::BATCH;
+pub use clock::clock_is_synchronized;
 pub use error::CaptureError;
 pub use interfaces::{Interfaces, MAX_INTERFACES};
 pub use socket::{Capture, Datagram, Received};

@@ -20,6 +20,7 @@ pub mod memory;
 mod model;
 mod names;
 mod netlink;
+pub mod network;
 mod nft;
 pub mod nftables;
 mod plan;

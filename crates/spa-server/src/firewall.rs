@@ -36,7 +36,11 @@ pub fn survey(config: &Config) -> Outcome<Vec<Finding>> {
     }
 }
 
-fn iptables(config: &Config) -> Outcome<Iptables> {
+/// The iptables driver, as configured.
+///
+/// # Errors
+/// As [`open`].
+pub fn iptables(config: &Config) -> Outcome<Iptables> {
     let variant = match config.variant {
         Variant::System => Programs::System,
         Variant::Nft => Programs::Nft,

@@ -51,6 +51,8 @@ pub struct Journey {
     pub verdict: Verdict,
     /// Each base chain that was crossed, in order, until the end.
     pub steps: Vec<Step>,
+    /// Whether conntrack knows the connection.
+    pub tracked: bool,
     /// What it depends on, if the verdict is unknown.
     pub unknown: Vec<Place>,
 }
@@ -66,6 +68,7 @@ impl Journey {
 struct Trip {
     verdict: Verdict,
     steps: Vec<Step>,
+    tracked: bool,
     strange: Vec<Place>,
 }
 
@@ -84,7 +87,8 @@ impl Ruleset {
             unknown.clear();
         }
         let same = runs.results.iter().position(|trip| trip.verdict == verdict).unwrap_or(0);
-        Journey { verdict, steps: runs.results.swap_remove(same).steps, unknown }
+        let Trip { steps, tracked, .. } = runs.results.swap_remove(same);
+        Journey { verdict, steps, tracked, unknown }
     }
 }
 
@@ -107,7 +111,7 @@ fn travel(rules: &Ruleset, host: &Host, visit: &Visit, oracle: &mut Oracle) -> T
     };
     let mut walk = Walk { rules, host, packet, connection, oracle, steps: Vec::new(), strange: Vec::new() };
     let verdict = walk.visit(visit.listening);
-    Trip { verdict, steps: walk.steps, strange: walk.strange }
+    Trip { verdict, steps: walk.steps, tracked: !walk.packet.untracked, strange: walk.strange }
 }
 
 impl Walk<'_> {

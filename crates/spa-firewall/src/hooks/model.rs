@@ -117,6 +117,13 @@ impl Ruleset {
         self.tables.iter().any(|one| one.which == which && one.name == table && one.chains.contains_key(chain))
     }
 
+    /// Whether a chain jumps to another one unconditionally.
+    pub fn jumps(&self, which: Which, table: &str, from: &str, to: &str) -> bool {
+        let table = self.tables.iter().find(|one| one.which == which && one.name == table);
+        let chain = table.and_then(|table| table.chains.get(from));
+        chain.is_some_and(|chain| chain.rules.iter().any(|rule| rule.place.text.strip_prefix("-j ") == Some(to)))
+    }
+
     /// Whether any table of this kind has a rule, or a policy of drop.
     pub fn is_in_use(&self, which: Which) -> bool {
         let active = |chain: &super::model::Chain| {

@@ -2,6 +2,11 @@
 
 use core::fmt;
 
+use crate::iptables::{printed, search_path};
+
+/// What stands for a policy instead of a rule.
+pub(super) const POLICY: &str = "the policy";
+
 /// Whose table it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Which {
@@ -52,6 +57,27 @@ pub struct Place {
     pub handle: Option<u64>,
     /// The rule as iptables-save has it, or what else is known. Empty for a native rule, which has no text of its own.
     pub text: String,
+}
+
+impl Place {
+    /// Whether it is the policy of a chain, and not a rule.
+    pub fn is_policy(&self) -> bool {
+        self.handle.is_none() && self.text == POLICY
+    }
+
+    /// As [`fmt::Display`], with the text of a native rule where `nft` is installed to tell it.
+    pub fn told(&self) -> String {
+        self.asked().unwrap_or_else(|| self.clone()).to_string()
+    }
+
+    fn asked(&self) -> Option<Self> {
+        let handle = self.handle.filter(|_| self.text.is_empty())?;
+        let arguments = ["-a", "list", "chain", self.which.name(), &self.table, &self.chain];
+        let listed = printed("nft", &arguments, &search_path()).ok()?;
+        let end = format!(" # handle {handle}");
+        let rule = listed.lines().find_map(|line| line.strip_suffix(&end))?;
+        Some(Self { text: rule.trim().to_owned(), ..self.clone() })
+    }
 }
 
 impl fmt::Display for Place {

@@ -6,7 +6,7 @@ use super::model::{Body, Ruleset, Table};
 use super::place::Which;
 use super::{legacy, native};
 use crate::error::Error;
-use crate::iptables::{saved, search_path};
+use crate::iptables::{printed, search_path};
 
 /// The tables of iptables-legacy that the kernel holds, in the network namespace of this thread. Reading these makes
 /// none; asking iptables-legacy would.
@@ -48,7 +48,7 @@ impl Ruleset {
             return;
         }
         let program = if which == Which::Ip { "iptables-nft-save" } else { "ip6tables-nft-save" };
-        let said = match saved(program, path) {
+        let said = match printed(program, &[], path) {
             Ok(text) => legacy::read(&text, which),
             Err(error) => {
                 let needed = |rule: &super::model::Rule| matches!(rule.body, Body::Opaque);
@@ -90,7 +90,7 @@ impl Ruleset {
             return;
         }
         let program = format!("{}-save", which.name());
-        match saved(&program, path).map(|text| legacy::read(&text, which)) {
+        match printed(&program, &[], path).map(|text| legacy::read(&text, which)) {
             Ok(Some(tables)) => self.tables.extend(tables),
             Ok(None) => self.unread.push(format!("what {program} printed")),
             Err(error) => self.unread.push(format!("the tables of {}: {error}", which.name())),

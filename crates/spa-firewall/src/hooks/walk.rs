@@ -6,7 +6,7 @@ use super::expression::Answer;
 use super::model::{Base, Body, CONNTRACK, Chain, Hook, NAT_DESTINATION, NAT_SOURCE, Rule, Ruleset, Table};
 use super::oracle::Oracle;
 use super::packet::{Connection, Host, Packet, State};
-use super::place::{Place, Step};
+use super::place::{POLICY, Place, Step};
 use super::{machine, xt};
 
 /// How deep chains may call each other: `NFT_JUMP_STACK_SIZE`.
@@ -76,7 +76,7 @@ impl<'a> Walk<'a> {
                 continue;
             }
             let decision = self.base(table, chain, base);
-            let by = decision.by.unwrap_or_else(|| table.place(name, "the policy"));
+            let by = decision.by.unwrap_or_else(|| table.place(name, POLICY));
             let (did, end) = match decision.action {
                 Action::Drop => ("drop", Some(End::Dropped)),
                 Action::Reject(answer) => ("reject", Some(End::Rejected(answer))),

@@ -61,17 +61,17 @@ pub enum Backend {
     Legacy,
 }
 
-/// What a program like `iptables-legacy-save` prints of all tables.
+/// What a program like `iptables-legacy-save` prints.
 ///
 /// # Errors
 /// If it is not there, fails, or does not end in time.
-pub fn saved(program: &str, path: &[PathBuf]) -> Result<String, Error> {
+pub fn printed(program: &str, arguments: &[&str], path: &[PathBuf]) -> Result<String, Error> {
     let program = programs::find(program, path)?;
-    let output = run::run(&program, &[], None, TIME_LIMIT)?;
+    let output = run::run(&program, arguments, None, TIME_LIMIT)?;
     if output.success {
         return Ok(output.stdout);
     }
-    let command = run::describe(&program, &[]);
+    let command = run::describe(&program, arguments);
     Err(Error::Refused { command, status: output.status, stderr: output.stderr })
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, getpeername, socket_with, sockopt};
 use spa_firewall::hooks::{Host, Interface, Verdict, Visit};
 use spa_proto::{Endpoint, Protocol};
 use spa_tests::ns::Namespace;
@@ -120,8 +120,9 @@ fn tcp(visit: &Visit, patience: Duration) -> Verdict {
     }
     match sockopt::socket_error(&socket).expect("an option") {
         Ok(()) => {}
-        // It was connected, and has been reset since.
+        // It was connected, and has been reset since; or a later packet met an ICMP error.
         Err(Errno::CONNRESET) => return Verdict::Stalled,
+        Err(_) if getpeername(&socket).is_ok() => return Verdict::Stalled,
         Err(_) => return Verdict::Refused,
     }
     let mut stream = TcpStream::from(socket);

@@ -126,7 +126,7 @@ fn try_one(seed: u64, ground: &mut Ground, with_legacy: bool, tally: &mut Tally)
         tries.into_iter().map(|one| one.join().expect("a try does not panic")).collect()
     });
     for (visit, mut met) in visits.into_iter().zip(met) {
-        let Journey { verdict, steps, unknown } = read.journey(&host, &visit);
+        let Journey { verdict, steps, unknown, .. } = read.journey(&host, &visit);
         if !agrees(verdict, met) && matches!(met, Verdict::Silent | Verdict::Stalled) {
             met = ground.attempt(&visit, MORE_PATIENCE);
         }
