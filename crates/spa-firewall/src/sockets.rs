@@ -116,7 +116,8 @@ impl Listener {
     /// Whether it takes what comes to this address and port.
     pub fn takes(&self, address: IpAddr, port: u16) -> bool {
         let own = self.local.ip();
-        let any = own.is_unspecified() && (own.is_ipv4() == address.is_ipv4() || address.is_ipv4() && self.takes_v4);
+        let any = own.is_unspecified()
+            && (own.is_ipv4() == address.is_ipv4() || address.is_ipv4() && self.takes_v4);
         self.local.port() == port && (own == address || any)
     }
 }

@@ -178,7 +178,9 @@ fn expression(name: &[u8], data: Data<'_>) -> Option<Expression> {
         b"counter\0" | b"log\0" | b"last\0" | b"dup\0" => Expression::Nothing,
         // A named counter; a limit or quota otherwise.
         b"objref\0" if data.number(1) == Some(1) => Expression::Nothing,
-        b"limit\0" | b"quota\0" | b"connlimit\0" | b"dynset\0" | b"objref\0" | b"osf\0" => Expression::Perhaps,
+        b"limit\0" | b"quota\0" | b"connlimit\0" | b"dynset\0" | b"objref\0" | b"osf\0" => {
+            Expression::Perhaps
+        }
         b"numgen\0" | b"hash\0" | b"rt\0" | b"socket\0" | b"xfrm\0" => {
             Expression::LoadUnknown(data.register(if name == b"hash\0" { 2 } else { 1 })?, 16)
         }

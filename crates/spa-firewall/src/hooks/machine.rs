@@ -186,9 +186,7 @@ fn meta(packet: &Packet, host: &Host, key: u32) -> Vec<Option<u8>> {
         bytes.resize(NAME_LENGTH, 0);
         known(&bytes)
     };
-    let index = |of: &Option<Interface>| {
-        known(&of.as_ref().map_or(0, |one| one.index).to_ne_bytes())
-    };
+    let index = |of: &Option<Interface>| known(&of.as_ref().map_or(0, |one| one.index).to_ne_bytes());
     let seconds = host.now / SECOND;
     match key {
         1 => known(&(if packet.family == Family::V4 { 0x0800_u16 } else { 0x86dd }).to_be_bytes()),

@@ -114,14 +114,18 @@ pub struct Ruleset {
 impl Ruleset {
     /// Whether a chain of this name is in this table of iptables.
     pub fn has_chain(&self, which: Which, table: &str, chain: &str) -> bool {
-        self.tables.iter().any(|one| one.which == which && one.name == table && one.chains.contains_key(chain))
+        self.tables
+            .iter()
+            .any(|one| one.which == which && one.name == table && one.chains.contains_key(chain))
     }
 
     /// Whether a chain jumps to another one unconditionally.
     pub fn jumps(&self, which: Which, table: &str, from: &str, to: &str) -> bool {
         let table = self.tables.iter().find(|one| one.which == which && one.name == table);
         let chain = table.and_then(|table| table.chains.get(from));
-        chain.is_some_and(|chain| chain.rules.iter().any(|rule| rule.place.text.strip_prefix("-j ") == Some(to)))
+        chain.is_some_and(|chain| {
+            chain.rules.iter().any(|rule| rule.place.text.strip_prefix("-j ") == Some(to))
+        })
     }
 
     /// Whether any table of this kind has a rule, or a policy of drop.

@@ -50,7 +50,11 @@ fn generation(socket: &mut Socket) -> io::Result<Vec<u8>> {
     Ok(found)
 }
 
-fn dump(socket: &mut Socket, request: Request, mut each: impl FnMut(u8, &[u8]) -> Option<()>) -> io::Result<()> {
+fn dump(
+    socket: &mut Socket,
+    request: Request,
+    mut each: impl FnMut(u8, &[u8]) -> Option<()>,
+) -> io::Result<()> {
     let mut bad = false;
     socket.request(request, |payload| {
         let read = payload.split_first().and_then(|(family, rest)| each(*family, rest.get(3..)?));

@@ -10,8 +10,10 @@ use crate::iptables::{printed, search_path};
 
 /// The tables of iptables-legacy that the kernel holds, in the network namespace of this thread. Reading these makes
 /// none; asking iptables-legacy would.
-const LEGACY_TABLES: [(&str, Which); 2] =
-    [("/proc/thread-self/net/ip_tables_names", Which::LegacyV4), ("/proc/thread-self/net/ip6_tables_names", Which::LegacyV6)];
+const LEGACY_TABLES: [(&str, Which); 2] = [
+    ("/proc/thread-self/net/ip_tables_names", Which::LegacyV4),
+    ("/proc/thread-self/net/ip6_tables_names", Which::LegacyV6),
+];
 
 impl Ruleset {
     /// Reads everything. Nothing is changed, and no table of iptables-legacy is made by looking.
@@ -52,8 +54,16 @@ impl Ruleset {
             Ok(text) => legacy::read(&text, which),
             Err(error) => {
                 let needed = |rule: &super::model::Rule| matches!(rule.body, Body::Opaque);
-                if tables.iter().flat_map(|table| table.chains.values()).flat_map(|chain| &chain.rules).any(needed) {
-                    self.unread.push(format!("rules of iptables in the {} tables of nf_tables: {error}", which.name()));
+                if tables
+                    .iter()
+                    .flat_map(|table| table.chains.values())
+                    .flat_map(|chain| &chain.rules)
+                    .any(needed)
+                {
+                    self.unread.push(format!(
+                        "rules of iptables in the {} tables of nf_tables: {error}",
+                        which.name()
+                    ));
                 }
                 return;
             }
@@ -61,7 +71,8 @@ impl Ruleset {
         for table in &mut tables {
             let Some(said) = said.iter().flatten().find(|said| said.name == table.name) else { continue };
             for (name, chain) in &mut table.chains {
-                let Some(texts) = said.chains.get(name).filter(|said| said.rules.len() == chain.rules.len()) else {
+                let Some(texts) = said.chains.get(name).filter(|said| said.rules.len() == chain.rules.len())
+                else {
                     continue;
                 };
                 for (rule, said) in chain.rules.iter_mut().zip(&texts.rules) {

@@ -93,7 +93,8 @@ impl Set {
     /// Intervals are listed by their first key, and by the first one after their last, marked as an end. The nearest
     /// at or below the key tells; of two at the same place, the beginning.
     fn interval(&self, key: &[u8]) -> Option<&Element> {
-        let below = self.elements.iter().filter(|element| !element.is(CATCH_ALL) && order(&element.key, key).is_le());
+        let below =
+            self.elements.iter().filter(|element| !element.is(CATCH_ALL) && order(&element.key, key).is_le());
         let nearest = below.max_by_key(|element| (element.key.clone(), !element.is(INTERVAL_END)))?;
         (!nearest.is(INTERVAL_END)).then_some(nearest)
     }
@@ -131,7 +132,12 @@ mod tests {
 
     #[test]
     fn intervals_that_touch() {
-        let ends = [element(&[10], 0), element(&[20], INTERVAL_END), element(&[20], 0), element(&[21], INTERVAL_END)];
+        let ends = [
+            element(&[10], 0),
+            element(&[20], INTERVAL_END),
+            element(&[20], 0),
+            element(&[21], INTERVAL_END),
+        ];
         let set = Set { is_interval: true, elements: ends.into(), ..Set::default() };
         let found: Vec<u8> = (0..30).filter(|key| set.find(&[*key, 0, 0, 0]).is_some()).collect();
         assert_eq!(found, (10..21).collect::<Vec<_>>());

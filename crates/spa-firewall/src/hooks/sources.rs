@@ -23,7 +23,9 @@ impl Ruleset {
                         for (one, _) in &text.matches {
                             match one {
                                 Match::Source(address, _) => add(&mut found, family, address),
-                                Match::SourceRange(low, _) => add(&mut found, family, &super::model::octets(*low)),
+                                Match::SourceRange(low, _) => {
+                                    add(&mut found, family, &super::model::octets(*low))
+                                }
                                 _ => {}
                             }
                         }
@@ -33,10 +35,13 @@ impl Ruleset {
                         for expression in expressions {
                             match expression {
                                 Expression::Load(load, _) => of_source = is_source(load, family),
-                                Expression::Compare(_, _, value) if of_source => add(&mut found, family, value),
+                                Expression::Compare(_, _, value) if of_source => {
+                                    add(&mut found, family, value)
+                                }
                                 Expression::Range(_, _, low, _) if of_source => add(&mut found, family, low),
                                 Expression::Lookup(set, ..) if of_source => {
-                                    let elements = table.sets.get(set).into_iter().flat_map(|set| &set.elements);
+                                    let elements =
+                                        table.sets.get(set).into_iter().flat_map(|set| &set.elements);
                                     elements.for_each(|element| add(&mut found, family, &element.key));
                                 }
                                 _ => {}
@@ -77,5 +82,7 @@ fn add(found: &mut BTreeSet<IpAddr>, family: Family, bytes: &[u8]) {
         IpAddr::V4(v4) => IpAddr::V4(v4.to_bits().wrapping_add(1).into()),
         IpAddr::V6(v6) => IpAddr::V6(v6.to_bits().wrapping_add(1).into()),
     };
-    found.extend([address, next].into_iter().filter(|address| !address.is_unspecified() && !address.is_multicast()));
+    found.extend(
+        [address, next].into_iter().filter(|address| !address.is_unspecified() && !address.is_multicast()),
+    );
 }

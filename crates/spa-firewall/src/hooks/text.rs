@@ -194,13 +194,13 @@ impl<'a> Reader<'a> {
                 _ => None,
             },
             "--ctproto" => protocol(self.value()),
-            "--ctorigsrc" => network(self.value()).map(|(address, mask)| Match::OriginalSource(address, mask)),
+            "--ctorigsrc" => {
+                network(self.value()).map(|(address, mask)| Match::OriginalSource(address, mask))
+            }
             "--ctorigdst" => {
                 network(self.value()).map(|(address, mask)| Match::OriginalDestination(address, mask))
             }
-            "--ctorigdstport" => {
-                ports(self.value(), ':').map(|(low, high)| Match::OriginalPort(low, high))
-            }
+            "--ctorigdstport" => ports(self.value(), ':').map(|(low, high)| Match::OriginalPort(low, high)),
             "--mark" => masked(self.value()).and_then(|(value, mask)| match self.module {
                 "mark" => Some(Match::Mark(value, mask)),
                 "connmark" => Some(Match::ConnectionMark(value, mask)),
@@ -242,8 +242,8 @@ impl<'a> Reader<'a> {
                 _ => Target::Reject(Answer::Icmp),
             },
             "RETURN" => Target::Return,
-            "LOG" | "NFLOG" | "ULOG" | "TRACE" | "AUDIT" | "CLASSIFY" | "TOS" | "DSCP" | "TTL" | "HL" | "TCPMSS"
-            | "CHECKSUM" | "SECMARK" | "CONNSECMARK" | "SET" | "TEE" | "LED" => Target::Nothing,
+            "LOG" | "NFLOG" | "ULOG" | "TRACE" | "AUDIT" | "CLASSIFY" | "TOS" | "DSCP" | "TTL" | "HL"
+            | "TCPMSS" | "CHECKSUM" | "SECMARK" | "CONNSECMARK" | "SET" | "TEE" | "LED" => Target::Nothing,
             "MARK" => self.mark(false).unwrap_or(Target::Strange),
             "CONNMARK" => self.mark(true).unwrap_or(Target::Strange),
             "NOTRACK" => Target::NoTrack,
@@ -269,7 +269,11 @@ impl<'a> Reader<'a> {
             "--set-xmark" | "--set-mark" => {
                 let (value, mask) = masked(self.value())?;
                 let (clear, flip) = if what == "--set-xmark" { (mask, value) } else { (mask | value, value) };
-                Some(if of_connection { Target::ConnectionMark(clear, flip) } else { Target::Mark(clear, flip) })
+                Some(if of_connection {
+                    Target::ConnectionMark(clear, flip)
+                } else {
+                    Target::Mark(clear, flip)
+                })
             }
             "--save-mark" | "--restore-mark" if of_connection => {
                 let (mut packet, mut connection) = (u32::MAX, u32::MAX);

@@ -57,7 +57,8 @@ fn holds(walk: &Walk<'_>, one: &Match) -> Option<bool> {
     let packet = &walk.packet;
     let connection = &walk.connection;
     let has_ports = matches!(packet.protocol, TCP | UDP);
-    let among = |port: u16, ranges: &[(u16, u16)]| ranges.iter().any(|(low, high)| (*low..=*high).contains(&port));
+    let among =
+        |port: u16, ranges: &[(u16, u16)]| ranges.iter().any(|(low, high)| (*low..=*high).contains(&port));
     let tracked = packet.tracked && !packet.untracked;
     Some(match one {
         Match::Source(address, mask) => within(packet.source, address, mask),
@@ -132,7 +133,9 @@ fn is_of_type(family: Family, types: &[AddressType], ours: bool) -> bool {
     match family {
         Family::V4 => named(if ours { AddressType::Local } else { AddressType::Unicast }),
         Family::V6 if named(AddressType::Multicast) || named(AddressType::Unspecified) => false,
-        Family::V6 if named(AddressType::Local) || named(AddressType::Other) => ours && named(AddressType::Local),
+        Family::V6 if named(AddressType::Local) || named(AddressType::Other) => {
+            ours && named(AddressType::Local)
+        }
         Family::V6 => true,
     }
 }

@@ -48,11 +48,24 @@ impl V6 {
     fn source(self, random: &mut Random) -> &'static str {
         match self.0 {
             false => random.pick(&[
-                "10.1.0.0/24", "10.2.0.0/24", "10.1.0.2/32", "10.1.0.128/25", "10.0.0.0/8", "10.2.0.3/32", "10.1.0.0/30",
-                "192.0.2.0/24", "10.1.0.2/255.0.0.255",
+                "10.1.0.0/24",
+                "10.2.0.0/24",
+                "10.1.0.2/32",
+                "10.1.0.128/25",
+                "10.0.0.0/8",
+                "10.2.0.3/32",
+                "10.1.0.0/30",
+                "192.0.2.0/24",
+                "10.1.0.2/255.0.0.255",
             ]),
             true => random.pick(&[
-                "fd01::/64", "fd02::/64", "fd01::2/128", "fd00::/8", "fd02::3/128", "fd01::/126", "2001:db8::/32",
+                "fd01::/64",
+                "fd02::/64",
+                "fd01::2/128",
+                "fd00::/8",
+                "fd02::3/128",
+                "fd01::/126",
+                "2001:db8::/32",
             ]),
         }
     }
@@ -102,7 +115,8 @@ fn conditions(random: &mut Random, family: V6, in_input: bool, with_ct: bool) ->
         }
         4 => {
             tcp = true;
-            let flags = random.pick(&["--syn", "--tcp-flags ALL SYN", "--sport 1024:65535", "! --sport 1:1023"]);
+            let flags =
+                random.pick(&["--syn", "--tcp-flags ALL SYN", "--sport 1024:65535", "! --sport 1:1023"]);
             let _ = write!(text, " -p tcp {flags}");
         }
         5 => text.push_str(random.pick(&[" -p udp --dport 53", " ! -p tcp", " -p udp", " -p icmp"])),
@@ -114,17 +128,25 @@ fn conditions(random: &mut Random, family: V6, in_input: bool, with_ct: bool) ->
     }
     if with_ct && random.one_in(16) {
         text.push_str(random.pick(&[
-            " -m conntrack --ctdir ORIGINAL", " -m conntrack --ctdir REPLY", " -m conntrack --ctorigdstport 22",
+            " -m conntrack --ctdir ORIGINAL",
+            " -m conntrack --ctdir REPLY",
+            " -m conntrack --ctorigdstport 22",
         ]));
     }
     if random.one_in(10) {
-        let _ = write!(text, " -m mark {}--mark {}", not(random), random.pick(&["1", "2", "0x3/0x1", "0/0xff"]));
+        let _ =
+            write!(text, " -m mark {}--mark {}", not(random), random.pick(&["1", "2", "0x3/0x1", "0/0xff"]));
     }
     if random.one_in(14) {
         let _ = write!(text, " -m iprange {}--src-range {}", not(random), family.range());
     }
     if in_input && random.one_in(14) {
-        let _ = write!(text, " -m addrtype {}--dst-type {}", not(random), random.pick(&["LOCAL", "UNICAST", "MULTICAST"]));
+        let _ = write!(
+            text,
+            " -m addrtype {}--dst-type {}",
+            not(random),
+            random.pick(&["LOCAL", "UNICAST", "MULTICAST"])
+        );
     }
     if random.one_in(14) {
         text.push_str(random.pick(&[
@@ -186,7 +208,11 @@ fn tables(random: &mut Random, family: V6, alone: bool) -> String {
     if random.one_in(4) {
         text.push_str("*raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n");
         let (conditions, _) = conditions(random, family, true, false);
-        let _ = writeln!(text, "-A PREROUTING{conditions} {}", random.pick(&["-j DROP", "-j CT --notrack", "-j ACCEPT"]));
+        let _ = writeln!(
+            text,
+            "-A PREROUTING{conditions} {}",
+            random.pick(&["-j DROP", "-j CT --notrack", "-j ACCEPT"])
+        );
         text.push_str("COMMIT\n");
     }
     if alone && random.one_in(2) {
@@ -194,13 +220,19 @@ fn tables(random: &mut Random, family: V6, alone: bool) -> String {
         for _ in 0..=random.below(2) {
             let (conditions, _) = conditions(random, family, true, true);
             let targets = [
-                "-j MARK --set-mark 1", "-j MARK --set-xmark 0x2/0xff", "-j MARK --or-mark 3", "-j CONNMARK --set-mark 1",
-                "-j CONNMARK --restore-mark", "-j CONNMARK --save-mark", "-j DROP",
+                "-j MARK --set-mark 1",
+                "-j MARK --set-xmark 0x2/0xff",
+                "-j MARK --or-mark 3",
+                "-j CONNMARK --set-mark 1",
+                "-j CONNMARK --restore-mark",
+                "-j CONNMARK --save-mark",
+                "-j DROP",
             ];
             let _ = writeln!(text, "-A PREROUTING{conditions} {}", random.pick(&targets));
         }
         if random.one_in(3) {
-            let _ = writeln!(text, "-A INPUT -m connmark --mark 1 {}", random.pick(&["-j ACCEPT", "-j DROP"]));
+            let _ =
+                writeln!(text, "-A INPUT -m connmark --mark 1 {}", random.pick(&["-j ACCEPT", "-j DROP"]));
         }
         text.push_str("COMMIT\n");
     }
@@ -214,7 +246,11 @@ fn tables(random: &mut Random, family: V6, alone: bool) -> String {
             _ => format!("-j DNAT --to-destination {near}"),
         };
         let source = family.source(random);
-        let _ = writeln!(text, "-A PREROUTING -s {source} -p tcp --dport {} {target}", random.pick(&["22", "80", "22:80"]));
+        let _ = writeln!(
+            text,
+            "-A PREROUTING -s {source} -p tcp --dport {} {target}",
+            random.pick(&["22", "80", "22:80"])
+        );
         text.push_str("COMMIT\n");
     }
     text
@@ -231,7 +267,9 @@ fn ours(random: &mut Random, family: V6) -> String {
         let except = if family.0 { "fd02::/64" } else { "10.2.0.0/24" };
         let _ = writeln!(text, "-A SPA -s {except} -j RETURN");
     }
-    text.push_str("-A SPA -p tcp -m tcp --dport 22 -m conntrack --ctstate ESTABLISHED --ctdir ORIGINAL -j ACCEPT\n");
+    text.push_str(
+        "-A SPA -p tcp -m tcp --dport 22 -m conntrack --ctstate ESTABLISHED --ctdir ORIGINAL -j ACCEPT\n",
+    );
     let granted = if family.0 { "fd01::3" } else { "10.1.0.3" };
     let until = random.pick(&["2020-01-01T00:00:00", "2037-01-01T00:00:00"]);
     let _ = writeln!(
@@ -259,14 +297,24 @@ fn native_condition(random: &mut Random, table: &str) -> String {
         2 => format!("{name} saddr {not}{source}"),
         3 if v6.0 => "ip6 saddr @net6".into(),
         3 => format!("ip saddr {not}@net4"),
-        4 => format!("ct state {}", random.pick(&["new", "established,related", "invalid", "untracked", "new,untracked"])),
+        4 => format!(
+            "ct state {}",
+            random.pick(&["new", "established,related", "invalid", "untracked", "new,untracked"])
+        ),
         5 => format!("iifname {not}{}", random.pick(&["\"ea\"", "\"eb\"", "\"e*\"", "{ \"ea\", \"lo\" }"])),
         6 => format!("meta mark {not}{}", random.pick(&["1", "2", "0-1"])),
         7 => format!("meta mark and 0x1 {} 0x1", random.pick(&["==", "!="])),
         8 if v6.0 => "ip6 saddr . tcp dport { fd01::2 . 22, fd02::3 . 80 }".into(),
         8 => "ip saddr . tcp dport { 10.1.0.2 . 22, 10.1.0.128-10.1.0.200 . 20-90 }".into(),
         9 => format!("meta l4proto {not}{}", random.pick(&["tcp", "udp", "{ tcp, udp }"])),
-        10 => random.pick(&["fib daddr type local", "tcp flags syn / syn,ack", "ct direction original", "udp dport 53"]).into(),
+        10 => random
+            .pick(&[
+                "fib daddr type local",
+                "tcp flags syn / syn,ack",
+                "ct direction original",
+                "udp dport 53",
+            ])
+            .into(),
         11 => random.pick(&["tcp sport 1024-65535", "ct mark 0", "tcp dport @ports"]).into(),
         12 if table == "inet" && random.one_in(2) => "meta nfproto ipv4".into(),
         12 if v6.0 => "ip6 daddr fd01::1".into(),
@@ -299,9 +347,13 @@ fn native(random: &mut Random, name: &str, table: &str) -> String {
         );
     }
     if table != "ip" {
-        text.push_str("set net6 { type ipv6_addr; flags interval; elements = { fd01::2-fd01::9, fd02::100/120 } }\n");
+        text.push_str(
+            "set net6 { type ipv6_addr; flags interval; elements = { fd01::2-fd01::9, fd02::100/120 } }\n",
+        );
     }
-    text.push_str("set ports { type inet_service; flags timeout; elements = { 80 timeout 1h, 8080 timeout 1h } }\n");
+    text.push_str(
+        "set ports { type inet_service; flags timeout; elements = { 80 timeout 1h, 8080 timeout 1h } }\n",
+    );
     for (at, chain) in CHAINS.iter().enumerate() {
         let _ = writeln!(text, "chain {chain} {{");
         for _ in 0..random.below(4) {
@@ -311,21 +363,35 @@ fn native(random: &mut Random, name: &str, table: &str) -> String {
         }
         text.push_str("}\n");
     }
-    let mut hooks = vec![("input", 5), ("input", -10), ("prerouting", -160), ("input", -140), ("output", 7), ("prerouting", -310)];
+    let mut hooks = vec![
+        ("input", 5),
+        ("input", -10),
+        ("prerouting", -160),
+        ("input", -140),
+        ("output", 7),
+        ("prerouting", -310),
+    ];
     for number in 0..=random.below(3) {
         let (hook, priority) = hooks.swap_remove(random.below(hooks.len()));
         let policy = if hook == "input" && random.one_in(4) { "drop" } else { "accept" };
-        let _ = writeln!(text, "chain base{number} {{ type filter hook {hook} priority {priority}; policy {policy};");
+        let _ = writeln!(
+            text,
+            "chain base{number} {{ type filter hook {hook} priority {priority}; policy {policy};"
+        );
         let rules = if hook == "output" { 1 } else { 1 + random.below(4) };
         for _ in 0..rules {
             let condition = match hook {
-                "output" => random.pick(&["ct state new", "tcp sport 22", "oifname \"eb\"", "ct direction reply"]).to_owned(),
+                "output" => random
+                    .pick(&["ct state new", "tcp sport 22", "oifname \"eb\"", "ct direction reply"])
+                    .to_owned(),
                 _ => native_condition(random, table),
             };
             let rule = match (hook, priority) {
                 ("output", _) => random.pick(&["drop", "accept"]).to_owned(),
                 ("prerouting", -310) if random.one_in(2) => "notrack".into(),
-                ("prerouting", _) if random.one_in(2) => random.pick(&["meta mark set 1", "meta mark set 2", "ct mark set 1"]).into(),
+                ("prerouting", _) if random.one_in(2) => {
+                    random.pick(&["meta mark set 1", "meta mark set 2", "ct mark set 1"]).into()
+                }
                 ("prerouting", _) => random.pick(&["drop", "accept", "jump one"]).into(),
                 _ => native_verdict(random, &CHAINS, true),
             };

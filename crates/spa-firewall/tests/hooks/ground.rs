@@ -144,7 +144,8 @@ fn udp(visit: &Visit, patience: Duration) -> Verdict {
 }
 
 fn tcp_echo(server: &Namespace, port: u16) {
-    let listener = server.enter(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).expect("the port is free"));
+    let listener =
+        server.enter(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).expect("the port is free"));
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             std::thread::spawn(move || {

@@ -122,7 +122,8 @@ fn try_one(seed: u64, ground: &mut Ground, with_legacy: bool, tally: &mut Tally)
     let visits = visits(&mut random, ground);
     let ground = &*ground;
     let met: Vec<Verdict> = std::thread::scope(|scope| {
-        let tries: Vec<_> = visits.iter().map(|visit| scope.spawn(|| ground.attempt(visit, PATIENCE))).collect();
+        let tries: Vec<_> =
+            visits.iter().map(|visit| scope.spawn(|| ground.attempt(visit, PATIENCE))).collect();
         tries.into_iter().map(|one| one.join().expect("a try does not panic")).collect()
     });
     for (visit, mut met) in visits.into_iter().zip(met) {
@@ -150,7 +151,10 @@ fn verdicts_are_what_connections_meet() {
         let with_legacy = map.split_whitespace().eq(["0", "0", "4294967295"])
             && Command::new("iptables-legacy").arg("--version").output().is_ok();
         if !with_legacy {
-            spa_tests::skip("verdicts_are_what_connections_meet (legacy)", "iptables-legacy wants the machine's root");
+            spa_tests::skip(
+                "verdicts_are_what_connections_meet (legacy)",
+                "iptables-legacy wants the machine's root",
+            );
         }
         let grounds: Vec<Ground> = (0..GROUNDS).map(Ground::new).collect();
         let only: Option<u64> = std::env::var("SPA_HOOKS_SEED").ok().and_then(|seed| seed.parse().ok());
@@ -173,7 +177,10 @@ fn verdicts_are_what_connections_meet() {
         });
         let mut all = Tally::default();
         for tally in tallies {
-            tally.verdicts.into_iter().for_each(|(verdict, count)| *all.verdicts.entry(verdict).or_default() += count);
+            tally
+                .verdicts
+                .into_iter()
+                .for_each(|(verdict, count)| *all.verdicts.entry(verdict).or_default() += count);
             all.wrong.extend(tally.wrong);
         }
         println!("seeds 1 to {SETS}, {VISITS} visits each: {:?}", all.verdicts);

@@ -49,7 +49,14 @@ mod tests {
 
     #[test]
     fn networks_of_ones_own_are_not() {
-        assert!(!is_too_wide(&["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8", "fe80::/10", "wg0"]));
+        assert!(!is_too_wide(&[
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "fd00::/8",
+            "fe80::/10",
+            "wg0"
+        ]));
         assert!(!is_too_wide(&["16.0.0.0/4", "16.0.0.0/5", "16.0.0.0/4"]), "what is in another counts once");
     }
 }

@@ -57,7 +57,9 @@ impl Findings {
     ) {
         let finding = Finding { severity, name, what: what.into(), place, remedy: remedy.into() };
         let is_same = |other: &Finding| {
-            other.name == name && other.place == finding.place && (other.place.is_some() || other.what == finding.what)
+            other.name == name
+                && other.place == finding.place
+                && (other.place.is_some() || other.what == finding.what)
         };
         if !self.0.iter().any(is_same) {
             self.0.push(finding);

@@ -49,13 +49,14 @@ fn stranger(scene: &Scene, port: &Port, findings: &mut Findings) {
     let rewritten = steps.iter().find(|step| matches!(step.did, "rewrite" | "redirect"));
     match (port.stranger.state, rewritten) {
         (State::Forwarded, Some(step)) => forwarded(port, step, *verdict, findings),
-        (State::OpenListening | State::OpenAlone | State::Stalls, _) if !scene.config.protect => findings.add(
-            Severity::Warning,
-            "open-to-strangers",
-            format!("{} is open to strangers: protect = false, and no rule of yours closes it", at(port)),
-            accepted_by(scene, steps).map(Place::told),
-            "close it in your own rules, or set protect = true",
-        ),
+        (State::OpenListening | State::OpenAlone | State::Stalls, _) if !scene.config.protect => findings
+            .add(
+                Severity::Warning,
+                "open-to-strangers",
+                format!("{} is open to strangers: protect = false, and no rule of yours closes it", at(port)),
+                accepted_by(scene, steps).map(Place::told),
+                "close it in your own rules, or set protect = true",
+            ),
         (State::OpenListening | State::OpenAlone | State::Stalls, Some(step)) => findings.add(
             Severity::Error,
             "redirected",
@@ -100,7 +101,9 @@ fn forwarded(port: &Port, step: &Step, verdict: Verdict, findings: &mut Findings
 fn accepted_by<'a>(scene: &Scene, steps: &'a [Step]) -> Option<&'a Place> {
     let mut inputs = steps.iter().filter(|step| step.hook == "input");
     let ours = |step: &&Step| match scene.ours {
-        Ours::Iptables(_) => step.chain.table == "filter" && step.chain.which == scene.ours.which(family_of(step)),
+        Ours::Iptables(_) => {
+            step.chain.table == "filter" && step.chain.which == scene.ours.which(family_of(step))
+        }
         Ours::Nftables => step.chain.table == nftables::TABLE,
     };
     inputs.find(ours).map(|step| &step.by)
@@ -172,13 +175,25 @@ fn void(scene: &Scene, port: &Port, step: &Step, findings: &mut Findings) {
     let (name, remedy) = if step.by.chain.starts_with("ufw") || step.by.table.starts_with("ufw") {
         ("ufw-blocks", "allow the service in ufw (\"ufw allow 22/tcp\"): spa-server closes it".to_owned())
     } else if step.by.table == "firewalld" {
-        ("firewalld-blocks", "allow the service in the zone, with backend = \"nftables\": inet spa closes it".to_owned())
+        (
+            "firewalld-blocks",
+            "allow the service in the zone, with backend = \"nftables\": inet spa closes it".to_owned(),
+        )
     } else if matches!(step.hook, "output" | "postrouting") {
-        ("answers-blocked", "accept answers there: -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT".to_owned())
+        (
+            "answers-blocked",
+            "accept answers there: -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT".to_owned(),
+        )
     } else if legacy != ours_is_legacy && !matches!(scene.ours, Ours::Nftables) {
-        ("other-variant-blocks", "keep all rules in one variant of iptables: a packet has to pass both".to_owned())
+        (
+            "other-variant-blocks",
+            "keep all rules in one variant of iptables: a packet has to pass both".to_owned(),
+        )
     } else {
-        ("grant-void", format!("accept {} there: spa-server closes it to those without a grant", port.endpoint))
+        (
+            "grant-void",
+            format!("accept {} there: spa-server closes it to those without a grant", port.endpoint),
+        )
     };
     findings.add(
         Severity::Error,
@@ -202,11 +217,15 @@ fn unknown(port: &Port, journey: &Journey, findings: &mut Findings) {
 }
 
 fn listening(scene: &Scene, ports: &[Port], port: &Port, findings: &mut Findings) {
-    if ports.iter().any(|other| other.endpoint == port.endpoint && other.listening) || port.stranger.state == State::Forwarded
+    if ports.iter().any(|other| other.endpoint == port.endpoint && other.listening)
+        || port.stranger.state == State::Forwarded
     {
         return;
     }
-    let own = scene.listeners(port.endpoint.protocol()).iter().filter(|one| one.local.port() == port.endpoint.port());
+    let own = scene
+        .listeners(port.endpoint.protocol())
+        .iter()
+        .filter(|one| one.local.port() == port.endpoint.port());
     let own: Vec<String> = own.map(|one| one.local.ip().to_string()).collect();
     let (name, what) = match own.is_empty() {
         true => ("no-listener", format!("nothing listens on {} ({})", port.endpoint, port.service)),
@@ -229,18 +248,24 @@ fn others(scene: &Scene, ports: &[Port], vantage: &Vantage, findings: &mut Findi
     if !scene.config.protect {
         return;
     }
-    let here = |port: &&Port| port.vantage.interface == vantage.interface && port.vantage.family == vantage.family;
-    let closed = ports.iter().filter(here).filter(|port| {
-        matches!(port.stranger.state, State::ClosedListening | State::ClosedAlone)
-    });
+    let here =
+        |port: &&Port| port.vantage.interface == vantage.interface && port.vantage.family == vantage.family;
+    let closed = ports
+        .iter()
+        .filter(here)
+        .filter(|port| matches!(port.stranger.state, State::ClosedListening | State::ClosedAlone));
     let endpoints: BTreeSet<Endpoint> = closed.map(|port| port.endpoint).collect();
     for source in scene.rules.sources(vantage.family) {
-        if scene.is_excepted(source, &vantage.interface.name) || scene.host.addresses.contains(&source) || source.is_loopback() {
+        if scene.is_excepted(source, &vantage.interface.name)
+            || scene.host.addresses.contains(&source)
+            || source.is_loopback()
+        {
             continue;
         }
         let symmetric = route_to(source).ok().map(|by| by == Some(vantage.interface.index));
         for endpoint in &endpoints {
-            let journey = scene.rules.journey(&scene.host, &Visit { symmetric, ..visit(vantage, source, *endpoint) });
+            let journey =
+                scene.rules.journey(&scene.host, &Visit { symmetric, ..visit(vantage, source, *endpoint) });
             if !matches!(journey.verdict, Verdict::Open | Verdict::Stalled) {
                 continue;
             }
@@ -257,7 +282,9 @@ fn others(scene: &Scene, ports: &[Port], vantage: &Vantage, findings: &mut Findi
 /// Strangers who try it must hear nothing, and nobody may be there to take it.
 fn knock_port(scene: &Scene, vantage: &Vantage, findings: &mut Findings) {
     let Some(endpoint) = Endpoint::new(Protocol::Udp, scene.config.port) else { return };
-    if let Some(bound) = scene.listeners(Protocol::Udp).iter().find(|one| one.takes(vantage.address, endpoint.port())) {
+    if let Some(bound) =
+        scene.listeners(Protocol::Udp).iter().find(|one| one.takes(vantage.address, endpoint.port()))
+    {
         findings.add(
             Severity::Error,
             "knock-port-bound",
@@ -272,7 +299,10 @@ fn knock_port(scene: &Scene, vantage: &Vantage, findings: &mut Findings) {
         findings.add(
             Severity::Error,
             "knock-port-answers",
-            format!("{endpoint}, the port that knocks come to, answers strangers with an error over {}", vantage.family),
+            format!(
+                "{endpoint}, the port that knocks come to, answers strangers with an error over {}",
+                vantage.family
+            ),
             journey.stopped_by().map(|step| step.by.told()),
             "let a rule ahead of ours drop instead of reject, and protect: spa-server drops it",
         );
@@ -282,7 +312,9 @@ fn knock_port(scene: &Scene, vantage: &Vantage, findings: &mut Findings) {
 /// The policy of INPUT gives ours away: everything else answers.
 fn stands_out(scene: &Scene, ports: &[Port], vantage: &Vantage, findings: &mut Findings) {
     let Some(plain) = Endpoint::new(Protocol::Tcp, PLAIN_PORT) else { return };
-    let is_silent = |port: &Port| port.vantage.family == vantage.family && port.stranger.journey.verdict == Verdict::Silent;
+    let is_silent = |port: &Port| {
+        port.vantage.family == vantage.family && port.stranger.journey.verdict == Verdict::Silent
+    };
     let visit = Visit { listening: false, ..visit(vantage, vantage.stranger, plain) };
     let answers = scene.rules.journey(&scene.host, &visit).verdict == Verdict::Refused;
     if answers && ports.iter().any(is_silent) {

@@ -52,7 +52,9 @@ fn interfaces(scene: &Scene, findings: &mut Findings) {
             None => findings.add(
                 Severity::Error,
                 "interface-missing",
-                format!("server.interfaces names {name}, and there is no such interface: no knock is seen there"),
+                format!(
+                    "server.interfaces names {name}, and there is no such interface: no knock is seen there"
+                ),
                 place,
                 "\"ip link\" shows the names; correct server.interfaces, or leave it out for all",
             ),

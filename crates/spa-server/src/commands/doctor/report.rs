@@ -68,7 +68,9 @@ fn table(ports: &[Port]) -> Outcome {
     }
     let row = |cells: [&str; 5]| {
         let [service, port, family, stranger, granted] = cells;
-        crate::commands::print(format!("{service:<16} {port:<9} {family:<11} {stranger:<20} {granted}").trim_end())
+        crate::commands::print(
+            format!("{service:<16} {port:<9} {family:<11} {stranger:<20} {granted}").trim_end(),
+        )
     };
     row(["SERVICE", "PORT", "IP", "STRANGER", "GRANTED"])?;
     let mut printed: Vec<[String; 5]> = Vec::new();

@@ -167,7 +167,8 @@ fn vantages(config: &Config, links: &[Link], own: &BTreeSet<IpAddr>) -> Vec<Vant
                 IpAddr::V4(v4) => family == Family::V4 && !v4.is_link_local(),
                 IpAddr::V6(v6) => family == Family::V6 && !v6.is_unicast_link_local(),
             };
-            let Some((address, prefix)) = link.addresses.iter().find(|(address, _)| reachable(*address)) else {
+            let Some((address, prefix)) = link.addresses.iter().find(|(address, _)| reachable(*address))
+            else {
                 continue;
             };
             let leads_here = |to: IpAddr| route_to(to).ok().flatten() == Some(link.index);
@@ -203,8 +204,12 @@ pub fn leads_afar(vantage: &Vantage) -> bool {
 /// The last address of the network but one, which is rarely anybody's.
 fn neighbour(address: IpAddr, prefix: u8, own: &BTreeSet<IpAddr>) -> Option<IpAddr> {
     let found = match address {
-        IpAddr::V4(v4) if prefix < 31 => IpAddr::V4((v4.to_bits() | (u32::MAX >> prefix)).wrapping_sub(1).into()),
-        IpAddr::V6(v6) if prefix < 127 => IpAddr::V6((v6.to_bits() | (u128::MAX >> prefix)).wrapping_sub(1).into()),
+        IpAddr::V4(v4) if prefix < 31 => {
+            IpAddr::V4((v4.to_bits() | (u32::MAX >> prefix)).wrapping_sub(1).into())
+        }
+        IpAddr::V6(v6) if prefix < 127 => {
+            IpAddr::V6((v6.to_bits() | (u128::MAX >> prefix)).wrapping_sub(1).into())
+        }
         _ => return None,
     };
     (!own.contains(&found)).then_some(found)
