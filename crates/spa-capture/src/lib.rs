@@ -41,6 +41,7 @@
 
 mod addresses;
 mod batch;
+mod clock;
 mod error;
 pub mod filter;
 mod interfaces;
@@ -52,6 +53,7 @@ mod socket;
 mod sys;
 
 pub use addresses::local_addresses;
+pub use clock::clock_is_synchronized;
 pub use error::CaptureError;
 pub use interfaces::{Interfaces, MAX_INTERFACES};
 pub use pace::Pace;

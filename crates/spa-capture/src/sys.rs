@@ -18,6 +18,15 @@ pub(crate) fn take_drops(fd: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(statistics.tp_drops)
 }
 
+/// The bits of `STA_*` that the kernel has for its clock (adjtimex(2)).
+pub(crate) fn clock_status() -> io::Result<c_int> {
+    // SAFETY: all zero is a valid `timex` (integers alone), and with `modes` 0 nothing is set.
+    let mut clock: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a live `timex` of our own, which the call fills.
+    check(unsafe { libc::adjtimex(&raw mut clock) })?;
+    Ok(clock.status)
+}
+
 /// Asks the kernel not to hand over outgoing packets at all (Linux 4.20 and later).
 pub(crate) fn ignore_outgoing(fd: BorrowedFd<'_>) -> io::Result<()> {
     set(fd, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1_i32)

@@ -123,9 +123,9 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Opens one for a protocol of `rustix::net::netlink`.
-    pub fn open(protocol: Protocol) -> io::Result<Self> {
-        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol))?;
+    /// Opens one for a protocol of `rustix::net::netlink`; none is rtnetlink, whose number is 0.
+    pub fn open(protocol: impl Into<Option<Protocol>>) -> io::Result<Self> {
+        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol.into())?;
         // Connected to port 0, the kernel, nobody else's messages are queued.
         connect(&fd, &SocketAddrNetlink::new(0, 0))?;
         sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(ANSWER_LIMIT))?;

@@ -38,6 +38,15 @@ say what would happen, change no rule"
     Run(Run),
     /// Check the configuration, the keys, the clients and this machine; change nothing.
     Check(Json),
+    /// Find every reason why a knock would fail or protection is void; change nothing.
+    #[command(
+        after_help = "Shows each port as it is now for a stranger and for a granted client (open or closed, with a \
+program\nlistening or not), by evaluating the rules of all firewalls of this host, and sends no packet. Then \
+findings,\neach with its remedy.\n\nExit codes: 0 healthy (notes at most), 1 warnings, 2 errors, others as usual: it \
+could not look.\n\nExamples:\n  spa-server doctor\n  spa-server doctor --json | jq '.findings[] | select(.severity \
+== \"error\")'"
+    )]
+    Doctor(Json),
     /// Make the server's key pair and first cloak key; print the public key.
     Keygen,
     /// Enrol clients, remove them, list them.

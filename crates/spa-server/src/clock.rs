@@ -23,6 +23,13 @@ pub fn now() -> Now {
     }
 }
 
+/// What systemd-timesyncd says of the wall clock; `None` where it does not run.
+pub fn timesyncd() -> Option<bool> {
+    const DIRECTORY: &str = "/run/systemd/timesync";
+    let directory = std::path::Path::new(DIRECTORY);
+    directory.is_dir().then(|| directory.join("synchronized").exists())
+}
+
 /// Time since the machine was started, with the time that it slept.
 pub fn boot() -> Duration {
     let boot = clock_gettime(ClockId::Boottime);

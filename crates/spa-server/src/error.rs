@@ -4,10 +4,14 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-/// The exit codes of this program, from BSD's sysexits.h.
+/// The exit codes of this program, from BSD's sysexits.h, and two of `doctor`'s own below them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
+    /// `doctor` found warnings, and no errors.
+    DoctorWarnings = 1,
+    /// `doctor` found errors.
+    DoctorErrors = 2,
     /// The command line was wrong (`EX_USAGE`).
     Usage = 64,
     /// A file's content was wrong (`EX_DATAERR`).
@@ -79,6 +83,11 @@ impl Failure {
     #[must_use]
     pub fn within(self, path: &Path, key: &str) -> Self {
         Self { what: format!("{}: {key}: {}", path.display(), self.what), ..self }
+    }
+
+    /// What happened, and what to try.
+    pub fn parts(&self) -> (&str, Option<&str>) {
+        (&self.what, self.hint.as_deref())
     }
 
     /// An I/O error on a path.

@@ -98,7 +98,11 @@ pub fn retire_others(in_use: &str) {
     }
 }
 
-fn iptables(config: &Config) -> Outcome<Iptables> {
+/// The iptables driver, as configured.
+///
+/// # Errors
+/// As [`open`].
+pub fn iptables(config: &Config) -> Outcome<Iptables> {
     let variant = match config.variant {
         Variant::System => Programs::System,
         Variant::Nft => Programs::Nft,

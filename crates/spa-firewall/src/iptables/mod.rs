@@ -17,7 +17,9 @@ mod render;
 mod run;
 mod writer;
 
+pub use self::dates::parse as seconds_of_date;
 pub use self::nat::published_ports;
+pub use self::programs::search_path;
 pub use self::render::commit;
 pub use self::writer::start_alone;
 
@@ -63,6 +65,20 @@ pub enum Backend {
     Nft,
     /// In the old x_tables.
     Legacy,
+}
+
+/// What a program like `iptables-legacy-save` prints.
+///
+/// # Errors
+/// If it is not there, fails, or does not end in time.
+pub fn printed(program: &str, arguments: &[&str], path: &[PathBuf]) -> Result<String, Error> {
+    let program = programs::find(program, path)?;
+    let output = run::run(&program, arguments, None, TIME_LIMIT)?;
+    if output.success {
+        return Ok(output.stdout);
+    }
+    let command = run::describe(&program, arguments);
+    Err(Error::Refused { command, status: output.status, stderr: output.stderr })
 }
 
 /// The driver.

@@ -47,8 +47,10 @@ pub fn search_path() -> Vec<PathBuf> {
     std::env::split_paths(&path).chain(ALWAYS.map(PathBuf::from)).collect()
 }
 
+/// One program, from the first directory of `path` that has it and that nobody else can write to.
+///
 /// The multi-call binary goes by the name it is run with, so links are checked but not resolved.
-fn find(program: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
+pub fn find(program: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
     let mut unsafe_at = None;
     for directory in path.iter().filter(|directory| directory.is_absolute()) {
         let file = directory.join(program);

@@ -42,6 +42,7 @@ pub fn run(path: &Path, as_json: bool) -> Outcome {
     } else {
         0
     };
+    notes.extend(super::doctor::too_wide(&config.except));
     problems.extend(look_at_state(&config).err());
     problems.extend(warden::user(&config).err());
     look_at_exceptions(&config, &mut notes);
@@ -54,7 +55,7 @@ pub fn run(path: &Path, as_json: bool) -> Outcome {
 }
 
 /// The state directory and the record, as far as they are there: `run` makes what is missing.
-fn look_at_state(config: &Config) -> Outcome {
+pub(super) fn look_at_state(config: &Config) -> Outcome {
     if !config.state_dir.exists() {
         return Ok(());
     }

@@ -109,7 +109,7 @@ pub fn unprotect(path: &Path) -> Outcome {
 pub fn recover(config: &Config) -> Outcome {
     files::make_private_directory(&config.state_dir)?;
     let _lock = lock::exclusive(&config.state_dir)?;
-    match clock_is_synchronized() {
+    match clock::timesyncd() {
         Some(true) => {}
         Some(false) => say!(
             "spa-server: this machine's clock is not synchronized; if it is behind, packets made before now stay good. \
@@ -130,10 +130,4 @@ pub fn recover(config: &Config) -> Outcome {
         config.max_age.as_secs()
     );
     Ok(())
-}
-
-/// What systemd-timesyncd says; `None` where nothing says anything.
-fn clock_is_synchronized() -> Option<bool> {
-    let flag = Path::new("/run/systemd/timesync/synchronized");
-    Path::new("/run/systemd/timesync").is_dir().then(|| flag.exists())
 }

@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod doctor;
 mod keygen;
 mod lifecycle;
 mod remote;
@@ -28,6 +29,7 @@ pub fn run(cli: Cli) -> Outcome {
             warden::run(Config::load(path)?, &options)
         }
         Command::Check(options) => check::run(path, options.json),
+        Command::Doctor(options) => doctor::run(path, options.json),
         Command::Keygen => keygen::run(&config_or_defaults(path)?),
         Command::Client(ClientCommand::Add(options)) => client::add(&Config::load(path)?, &options),
         Command::Client(ClientCommand::Remove { name }) => client::remove(&Config::load(path)?, &name),
