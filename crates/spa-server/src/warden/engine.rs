@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,6 +16,7 @@ use super::changes::Author;
 use super::record::Record;
 use super::settings::Settings;
 use super::{bounds::PerMinute, events, provisional::Provisional};
+use crate::cloak_use::{self, CloakUse};
 use crate::clock;
 use crate::config::Config;
 use crate::control::{CutView, GrantView};
@@ -53,6 +55,8 @@ pub struct Arrival {
     pub knock: Knock,
     /// When the warden got it.
     pub at: Instant,
+    /// The cloak key that it came under, by its id.
+    pub cloak: Option<Arc<str>>,
 }
 
 /// What the engine is asked to do.
@@ -128,6 +132,8 @@ pub struct EngineStatus {
     pub confirm_within: Option<u64>,
     /// The number of clients.
     pub clients: usize,
+    /// How many of them last used each cloak key, by its id.
+    pub cloaks: HashMap<Arc<str>, usize>,
 }
 
 /// How the daemon was started.
@@ -164,6 +170,7 @@ pub struct Engine {
     addresses: Vec<IpAddr>,
     addresses_read: Option<Instant>,
     dry_run: bool,
+    cloak_use: CloakUse,
     published: watch::Sender<Published>,
 }
 
@@ -184,11 +191,14 @@ impl Engine {
         let EngineSettings { config, judge } = settings;
         let mut judge = Judge::new(judge);
         judge.restore(record.floors(names.keys().copied()));
+        judge.set_proven(record.clients());
         let found = enforcer.adopt().map_err(events::firewall_failure)?;
         let before = standing(&mut enforcer, &config.state_dir, &found)?;
         let kept = before.as_ref().map_or_else(BTreeSet::new, |protection| protection.services.clone());
         let provisional = options.confirm.map(|within| Provisional::new(within, before));
+        let cloak_use = CloakUse::open((!dry_run).then(|| config.state_dir.join(cloak_use::FILE)));
         let mut engine = Self {
+            cloak_use,
             judge,
             record,
             enforcer,
@@ -338,7 +348,12 @@ impl Engine {
             Some(self.judge.judge(now, &arrival.client, arrival.source, &arrival.knock))
         };
         match judged {
-            Some(Ok(accepted)) => Some((accepted, arrival.at)),
+            Some(Ok(accepted)) => {
+                if let Some(cloak) = &arrival.cloak {
+                    self.cloak_use.note(&arrival.client, cloak);
+                }
+                Some((accepted, arrival.at))
+            }
             Some(Err(refusal)) => {
                 self.refused(&arrival.client, arrival.source, refusal);
                 None
@@ -388,6 +403,7 @@ impl Engine {
             events::changed(change, at.elapsed(), self.not_written());
         }
         self.record.tidy();
+        self.cloak_use.write();
     }
 
     fn refused(&mut self, client: &PublicKey, source: IpAddr, refusal: Refusal) {

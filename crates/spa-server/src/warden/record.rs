@@ -63,6 +63,12 @@ impl Record {
         recorded.chain(clients).map(|key| (key, content.floor(key.as_bytes()))).collect()
     }
 
+    /// The clients that a knock of their own was recorded of.
+    pub fn clients(&self) -> Vec<PublicKey> {
+        let keys = self.journal.iter().flat_map(|journal| journal.content().clients());
+        keys.filter_map(|key| PublicKey::from_bytes(*key).ok()).collect()
+    }
+
     /// Makes the counters durable.
     ///
     /// # Errors
