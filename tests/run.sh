@@ -63,6 +63,7 @@ sshd openssh-server
 ssh openssh-client
 ssh-keygen openssh-client
 unshare util-linux
+setsid util-linux
 mount mount
 timeout coreutils
 END
@@ -71,6 +72,7 @@ END
     wanted=$(missing_packages <<'END'
 python3 python3
 shellcheck shellcheck
+zbarimg zbar-tools
 END
     )
     if [ -n "$wanted" ] && is_root; then install_packages "$wanted"; fi
