@@ -38,10 +38,10 @@ say what would happen, change no rule"
     Run(Run),
     /// Set this machine up: configuration, keys, first protection. Asks on a terminal, or goes by its options.
     #[command(
-        after_help = "Examples:\n  spa-server init                                    asks, with proposals\n  spa-server \
-init --service ssh --confirm 120s       asks nothing; in place of `--confirm`, --no-start\n  spa-server init --service \
-ssh=tcp/2222 --service web=tcp/80,tcp/443 --except 198.51.100.0/24 --no-start\n\nIt never replaces a configuration or a key \
-file. With --confirm it goes on as `spa-server run --confirm`."
+        after_help = "Examples:\n  spa-server init                                  asks, with proposals\n  spa-server init \
+--service ssh --confirm 120s     asks nothing, starts on trial\n  spa-server init --service ssh=tcp/2222 --service \
+web=tcp/80,tcp/443 --no-start\n\nIt never replaces a configuration or a key file. With --confirm it goes on as `spa-server run \
+--confirm`."
     )]
     Init(Init),
     /// Check the configuration, the keys, the clients and this machine; change nothing.
