@@ -45,12 +45,16 @@ fn both_keys_work_until_the_old_one_is_retired() {
                 scene.server.process().kill();
                 scene.server.start();
             }
-            let list = scene.server.must(&["client", "list", "--json"]);
-            let list: serde_json::Value = serde_json::from_str(&list).unwrap();
-            let last = |name: &str| {
-                list.as_array().unwrap().iter().find(|one| one["name"] == name).unwrap()["last-cloak"].clone()
-            };
-            assert_eq!((last("alice"), last("bob")), (old.as_str().into(), new.as_str().into()));
+            // It is written off the path of the knock, so a moment after.
+            eventually("the use of the keys is on disk", PATIENCE, || {
+                let list = scene.server.must(&["client", "list", "--json"]);
+                let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+                let last = |name: &str| {
+                    list.as_array().unwrap().iter().find(|one| one["name"] == name).unwrap()["last-cloak"]
+                        .clone()
+                };
+                (last("alice"), last("bob")) == (old.as_str().into(), new.as_str().into())
+            });
             let cloaks = scene.server.status()["cloaks"].clone();
             let wanted = serde_json::json!([{ "id": new, "clients": 1 }, { "id": old, "clients": 1 }]);
             assert_eq!(cloaks, wanted, "restarted: {restarted}");

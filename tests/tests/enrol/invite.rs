@@ -40,6 +40,7 @@ fn a_passphrase_opens_and_another_does_not() {
         succeeded("import", &call(&["--passphrase-file", &file(&right)]));
         bob.must(&["open", "ssh", "--wait"]);
         // What is no passphrase is refused before anything is written.
+        fs::set_permissions(&wrong, fs::Permissions::from_mode(0o600)).unwrap();
         write_private(&wrong, "short\n");
         refused(
             &server.call(&[&add("carol")[..], &["--passphrase-file", &file(&wrong)]].concat()),

@@ -30,7 +30,8 @@ pub fn services(found: &[Found]) -> Outcome<Services> {
         }
     }
     let default = found.first().map(|one| one.name.to_string()).unwrap_or_default();
-    let question = "Which shall be open only to those who knock? (numbers, names, or NAME=tcp/PORT)";
+    say!("Which shall be open only to those who knock? (numbers, names, NAME=tcp/PORT)");
+    let question = "Protect";
     ask_until(question, &default, |answer| chosen(answer, found))
 }
 
@@ -49,8 +50,8 @@ fn chosen(answer: &str, found: &[Found]) -> Result<Services, String> {
             one.map(|one| one.name.to_string()).ok_or(format!("there is no number {number}"))
         });
         let (name, endpoints) = service(&by_number.unwrap_or_else(|| Ok(word.to_owned()))?, found)?;
-        services.insert(name.clone(), endpoints);
-        last = Some(name);
+        last = word.contains('=').then(|| name.clone());
+        services.insert(name, endpoints);
     }
     if services.is_empty() { Err("name at least one".to_owned()) } else { Ok(services) }
 }
@@ -88,7 +89,7 @@ pub fn service(text: &str, found: &[Found]) -> Result<(ServiceName, Vec<Endpoint
 /// # Errors
 /// Where the input ends.
 pub fn port(proposal: u16, taken: &[Endpoint]) -> Outcome<u16> {
-    say!("\nKnocks come to a UDP port at which nothing listens. Any high one will do; this is a random one.");
+    say!("\nKnocks come to a UDP port at which nothing listens: any high one.");
     ask_until("UDP port", &proposal.to_string(), |answer| {
         let port: u16 = answer.parse().ok().filter(|port| *port != 0).ok_or("a port is 1 to 65535")?;
         match Endpoint::new(spa_proto::Protocol::Udp, port).filter(|endpoint| taken.contains(endpoint)) {
@@ -103,11 +104,10 @@ pub fn port(proposal: u16, taken: &[Endpoint]) -> Outcome<u16> {
 /// # Errors
 /// Where the input ends.
 pub fn except(session: Option<Session>) -> Outcome<Vec<Except>> {
-    say!(
-        "\nFrom what is named here everything stays as it is now, knock or not: a way back in, and a way in for whoever"
-    );
-    say!("else has such an address. The network that you administer from, say, or a VPN's interface.");
-    let mut question = "Never filter (networks as 198.51.100.0/24, interfaces as wg0, or none)".to_owned();
+    say!("\nFrom what is named here everything stays as it is now, knock or not: a way back");
+    say!("in, and a way in for whoever else has such an address. The network that you");
+    say!("administer from, say, or a VPN's interface.");
+    let mut question = "Never filter (as 198.51.100.0/24 or wg0, or none)".to_owned();
     if let Some(Session { from, .. }) = session {
         say!("You are connected from {from}.");
         question = format!("Never filter (as {}, or none)", Network::single(from));
@@ -126,12 +126,12 @@ pub fn except(session: Option<Session>) -> Outcome<Vec<Except>> {
 /// # Errors
 /// Where the input ends.
 pub fn start(default: Seconds) -> Outcome<Option<Seconds>> {
-    say!(
-        "\nProtection can be laid now, on trial: unless a valid knock or `spa-server confirm` comes in this time, all is as it"
-    );
-    say!("was before. Sessions that are open now go on in any case.");
+    say!("\nProtection can be laid now, on trial: unless a valid knock or");
+    say!("`spa-server confirm` comes in this time, all is as it was before. Sessions that");
+    say!("are open now go on, and new ones want a knock: have a second one open by now to");
+    say!("enrol a client from, or say no, enrol it, and start with `spa-server run`.");
     let default = default.to_string();
-    ask_until("Start now, on trial for (a time as 120s or 10m, or no)", &default, |answer| match answer {
+    ask_until("Start now, on trial for (as 120s or 10m, or no)", &default, |answer| match answer {
         "no" | "n" => Ok(None),
         _ => {
             answer.parse().map(Some).map_err(|error: crate::config::duration::SecondsError| error.to_string())
@@ -181,6 +181,7 @@ mod tests {
             ("quake", "quake=tcp/PORT"),
             ("SSH", "service name"),
             ("ssh=22", "tcp/PORT"),
+            ("1 tcp/80", "service name"),
             ("ssh=", "tcp/PORT"),
         ] {
             let error = shown(wrong).unwrap_err();
