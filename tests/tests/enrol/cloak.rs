@@ -65,7 +65,9 @@ fn both_keys_work_until_the_old_one_is_retired() {
         let invite = scene.server.must(&["client", "invite", "alice"]);
         succeeded("import --update", &scene.alice.call_with(&["import", "--update"], invite.as_bytes()));
         scene.alice.must(&["open", "ssh", "--wait"]);
-        scene.server.must(&["cloak", "retire", &old]);
+        eventually("nobody uses the old one any more", PATIENCE, || {
+            scene.server.call(&["cloak", "retire", &old]).status.success()
+        });
         assert_eq!(ids(&scene), [new.as_str()]);
         assert!(fs::read_to_string(&key_file).unwrap().contains("# the first one\n"), "comments stay");
         let before = scene.server.refused("tag");
