@@ -64,6 +64,7 @@ sshd openssh-server
 ssh openssh-client
 ssh-keygen openssh-client
 unshare util-linux
+setsid util-linux
 mount mount
 timeout coreutils
 END
@@ -72,6 +73,7 @@ END
     wanted=$(missing_packages <<'END'
 python3 python3
 shellcheck shellcheck
+zbarimg zbar-tools
 valgrind valgrind
 setpriv util-linux
 flock util-linux

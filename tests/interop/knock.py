@@ -146,22 +146,38 @@ def aead(key, nonce, data, plain):
 # --- Section 8: the invite ---
 
 
-def parse_invite(line):
+def parse_invite(line, passphrase=None):
     line = line.strip()
-    if not line.startswith("spa1-"):
+    prefix, _, body = line.partition("-")
+    if prefix not in ("spa1", "spae1"):
         sys.exit("not an invite of version 1")
-    body = line[5:]
     data = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
     if int.from_bytes(data[:2], "big") != len(data) - 2 or blake2s(data[:-4])[:4] != data[-4:]:
         sys.exit("the invite is damaged")
-    fields, at = {}, 2
-    while at < len(data) - 4:
+    data = data[2:-4]
+    if prefix == "spae1":
+        data = decrypt_invite(data, passphrase)
+    fields, at = {}, 0
+    while at < len(data):
         kind, length = data[at], int.from_bytes(data[at + 1 : at + 3], "big")
         fields.setdefault(kind, []).append(data[at + 3 : at + 3 + length])
         at += 3 + length
         if kind & 0x80:
             sys.exit(f"the invite's field {kind} is unknown")
     return fields
+
+
+def decrypt_invite(content, passphrase):
+    """Section 8.1."""
+    work, salt, ciphertext = content[0], content[1:17], content[17:]
+    if not 10 <= work <= 18 or passphrase is None:
+        sys.exit("an encrypted invite wants its passphrase, and a work factor of 10 to 18")
+    salt = b"spa-v1-invite---" + salt
+    key = hashlib.scrypt(passphrase.encode(), salt=salt, n=2**work, r=8, p=1, dklen=32, maxmem=2**29)
+    plain = xor(ciphertext[:-16], chacha20(key, bytes(12), len(ciphertext) - 16, 1))
+    if aead(key, bytes(12), content[:17], plain) != ciphertext:
+        sys.exit("the passphrase is not the one of this invite")
+    return plain
 
 
 # --- Sections 3 and 4: the packet ---
@@ -258,6 +274,7 @@ def key_file_private(path):
 def arguments():
     parser = argparse.ArgumentParser(description="Knock at a server, for tests.")
     parser.add_argument("invite", metavar="INVITE_FILE", help="a file with an invite; - is standard input")
+    parser.add_argument("--passphrase-file", metavar="FILE", help="holds the passphrase of an encrypted invite")
     parser.add_argument("--request", action="append", default=[], help="a service, tcp/PORT or udp/PORT; repeatable")
     parser.add_argument("--mode", choices=("observed", "bound", "explicit"), default="observed")
     parser.add_argument("--address", help="for bound (default: the local address) and explicit")
@@ -282,7 +299,12 @@ def otherwise(value, default):
 def main():
     args = arguments()
     with sys.stdin if args.invite == "-" else open(args.invite, encoding="ascii") as file:
-        invite = parse_invite(file.read())
+        line = file.read()
+    passphrase = None
+    if args.passphrase_file:
+        with open(args.passphrase_file, encoding="utf-8") as file:
+            passphrase = file.readline().rstrip("\r\n")
+    invite = parse_invite(line, passphrase)
     host = args.to or invite[2][0].decode()
     port = args.port or int.from_bytes(invite[3][0], "big")
     private = key_file_private(args.key) if args.key else invite.get(7, [None])[0]

@@ -18,6 +18,7 @@ pub mod scene;
 mod server;
 pub mod services;
 pub mod sniff;
+mod terminal;
 mod topology;
 
 pub use client::Client;
@@ -25,6 +26,7 @@ pub use process::Process;
 pub use scene::Scene;
 pub use server::{SPA_PORT, Server, Settings, Variant, succeeded, write_private};
 pub use services::Sshd;
+pub use terminal::Terminal;
 pub use topology::{Family, Host, Topology};
 
 const INSIDE: &str = "SPA_TEST_NAMESPACE";

@@ -9,9 +9,13 @@ use spa_tests::{Family, Settings, Variant, in_namespace, skip, succeeded, write_
 
 fn opens(family: Family, program: &str, script: &str, request: &[&str]) {
     let scene = Scene::new(&Settings::new(Variant::Nft), family);
+    opens_with(&scene, &scene.invite, program, script, request);
+}
+
+fn opens_with(scene: &Scene, line: &str, program: &str, script: &str, request: &[&str]) {
     let client = &scene.topology.client;
     let invite = scene.alice.file("invite");
-    write_private(&invite, &scene.invite);
+    write_private(&invite, line);
     assert_eq!(scene.look(client, 22), Probe::Silent);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop").join(script);
     let output = client.ns.command(program).arg(path).arg(&invite).args(request).output();
@@ -49,6 +53,23 @@ fn python_opens_over_ipv4() {
 #[test]
 fn python_opens_over_ipv6() {
     in_namespace(|| python("interop::python_opens_over_ipv6", Family::V6));
+}
+
+/// The encrypted invite of section 8.1, with the scrypt of Python's OpenSSL.
+#[test]
+fn python_opens_with_an_encrypted_invite() {
+    if !is_installed("python3") {
+        return skip("interop::python_opens_with_an_encrypted_invite", "python3 is not installed");
+    }
+    in_namespace(|| {
+        let scene = Scene::new(&Settings::new(Variant::Nft), Family::V4);
+        let passphrase = scene.server.file("passphrase");
+        write_private(&passphrase, "na\u{ef}ve correct horse\n");
+        let (host, file) = (scene.address.to_string(), passphrase.display().to_string());
+        let line = scene.server.enrol("bob", "ssh", &host, &["--passphrase-file", &file]);
+        assert!(line.starts_with("spae1-"), "{line}");
+        opens_with(&scene, &line, "python3", "knock.py", &["--request", "ssh", "--passphrase-file", &file]);
+    });
 }
 
 #[test]

@@ -40,4 +40,4 @@ pub use kernel::{Counted, Counters, Elements, FamilyState, Kernel, LAST_SECOND, 
 pub use model::{Family, GrantKey, Lifetime, Opening, Protection, Wanted};
 pub use names::{Except, InterfaceName, NameError};
 pub use plan::{ChainPlan, FamilyPlan, JumpPlan, MAX_REMOVALS, Plan, reconcile, reconcile_grants};
-pub use sockets::{Connection, State as ConnectionState};
+pub use sockets::{Connection, Listener, State as ConnectionState, listeners};

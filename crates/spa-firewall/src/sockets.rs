@@ -65,6 +65,40 @@ pub fn connections() -> io::Result<Vec<Connection>> {
     Ok(found)
 }
 
+/// A socket that takes what comes from anybody: a TCP listener, or a UDP socket without a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Its address and port. IPv4-mapped counts as IPv4; unspecified is every address.
+    pub local: SocketAddr,
+    /// What `/proc/PID/fd` calls it by; 0 for one of the kernel's own, such as WireGuard's.
+    pub inode: u32,
+}
+
+/// All listening sockets of a protocol.
+///
+/// # Errors
+/// Where sock_diag does not answer.
+pub fn listeners(protocol: Protocol) -> io::Result<Vec<Listener>> {
+    /// `TCP_LISTEN`, and `TCP_CLOSE`, which is the state of a UDP socket without a peer.
+    const LISTEN: u32 = 1 << 10;
+    const UNCONNECTED: u32 = 1 << 7;
+    /// Where `struct inet_diag_msg` has the inode: behind the identity, and four numbers.
+    const INODE: usize = 68;
+    let state = if protocol == Protocol::Tcp { LISTEN } else { UNCONNECTED };
+    let mut found = Vec::new();
+    dump(protocol, state, |listed| {
+        let (local, _) = ends(listed)?;
+        let inode = u32::from_ne_bytes(*listed.get(INODE..)?.first_chunk()?);
+        if local.port() != 0 {
+            found.push(Listener { protocol, local, inode });
+        }
+        Some(())
+    })?;
+    Ok(found)
+}
+
 /// A socket with a peer, as the kernel knows it.
 #[derive(Clone, Debug)]
 pub struct Connected {
@@ -220,6 +254,23 @@ mod tests {
             assert_eq!(client.local_addr().expect("its address"), peer);
             let wanted = Connection { local, peer, state: State::Established };
             assert!(connections().expect("sock_diag answers").contains(&wanted));
+        }
+    }
+
+    #[test]
+    fn own_listeners_are_listed() {
+        use std::os::fd::AsRawFd as _;
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        for (protocol, local, fd) in [
+            (Protocol::Tcp, tcp.local_addr(), tcp.as_raw_fd()),
+            (Protocol::Udp, udp.local_addr(), udp.as_raw_fd()),
+        ] {
+            let local = local.expect("a local address");
+            let listed = listeners(protocol).expect("sock_diag answers");
+            let own = listed.iter().find(|one| one.local == local).expect("ours is among them");
+            let link = std::fs::read_link(format!("/proc/self/fd/{fd}")).expect("our own descriptor");
+            assert_eq!(link.to_string_lossy(), format!("socket:[{}]", own.inode));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use core::net::IpAddr;
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use spa_proto::{Action, Address, Endpoint, Knock, PublicKey, Requests};
 
@@ -50,6 +50,8 @@ pub struct Judge {
     window: Window,
     replays: Replays,
     leases: Leases,
+    /// Clients that have knocked before: their invites cannot lapse any more.
+    proven: HashSet<PublicKey>,
 }
 
 impl Judge {
@@ -60,7 +62,13 @@ impl Judge {
             policy: Policy::new(settings),
             replays: Replays::default(),
             leases: Leases::default(),
+            proven: HashSet::new(),
         }
+    }
+
+    /// Takes the clients that have a durable record of their own, which only an accepted knock makes.
+    pub fn set_proven(&mut self, clients: impl IntoIterator<Item = PublicKey>) {
+        self.proven.extend(clients);
     }
 
     /// Sets each client's floor to at least its durable record: the greatest counter it used, Unix nanoseconds.
@@ -137,7 +145,7 @@ impl Judge {
     /// [`Self::grant`], in the order of judging.
     ///
     /// # Errors
-    /// The refusal. `unknown-client`, `clock`, `stale`, `counter` and `bound-source` use up nothing: a copy of a
+    /// The refusal. `unknown-client`, `clock`, `expired-client` of a lapsed invite, `stale`, `counter` and `bound-source` use up nothing: a copy of a
     /// bound packet from elsewhere does not harm the original. All others use up the counter.
     pub fn judge(
         &mut self,
@@ -147,8 +155,9 @@ impl Judge {
         knock: &Knock,
     ) -> Result<Accepted, Refusal> {
         let source = source.to_canonical();
-        if self.policy.client(client).is_none() {
-            return Err(Reason::UnknownClient.into());
+        let policy = self.policy.client(client).ok_or(Reason::UnknownClient)?;
+        if policy.is_late_for_the_first_knock(now) && !self.proven.contains(client) {
+            return Err(Reason::ExpiredClient.into()); // a close too: its record would count as a first knock
         }
         self.window.check_clock(now, self.replays.clock_reached())?;
         self.window.check_counter(now, knock.counter)?;
@@ -164,7 +173,9 @@ impl Judge {
             Action::Close { .. } => self.replays.raise(client, knock.counter), // held packets die
         }
         let accepted = Accepted { client: *client, source, knock: knock.clone() };
-        self.decide(now, &accepted).map(|_| accepted)
+        self.decide(now, &accepted)?;
+        self.proven.insert(*client);
+        Ok(accepted)
     }
 
     /// Carries out a knock whose record is durable. Policy is asked again, since a new configuration, or other

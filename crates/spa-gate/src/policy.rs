@@ -57,12 +57,19 @@ pub struct ClientPolicy {
     pub max_grants: u32,
     /// When its enrolment ends, Unix seconds: from then on it opens nothing, and nothing of it is open.
     pub valid_until: Option<u64>,
+    /// When its invite lapses, Unix seconds: a client that has not knocked before is not let in from then on.
+    pub first_knock_by: Option<u64>,
 }
 
 impl ClientPolicy {
     /// Whether the enrolment has ended.
     pub(crate) fn has_expired(&self, now: Now) -> bool {
         self.valid_until_nanos().is_some_and(|end| end <= now.wall)
+    }
+
+    /// Whether the time for the first knock is over.
+    pub(crate) fn is_late_for_the_first_knock(&self, now: Now) -> bool {
+        self.first_knock_by.is_some_and(|end| end.saturating_mul(NANOS_PER_SECOND) <= now.wall)
     }
 
     /// When the enrolment ends, boot-time clock.

@@ -47,7 +47,7 @@ reasons! {
     Clock, "clock", "This server's clock is behind the newest recorded knock: nothing is opened until it is right.";
     Counter, "counter", "The client's counter was used before, or is older than the newest ones remembered.";
     BoundSource, "bound-source", "The packet is bound to another address than it came from.";
-    ExpiredClient, "expired-client", "The client's enrolment has ended.";
+    ExpiredClient, "expired-client", "The client's enrolment has ended, or its invite was not used in time.";
     BoundRequired, "bound-required", "The client's policy wants packets that are bound to their address.";
     Explicit, "explicit", "The client's policy does not let it open for an address that it names.";
     Martian, "martian", "The address to open for can be no client's.";

@@ -217,6 +217,31 @@ fn expired_client() {
     assert_eq!(server.refusal(now_at(10.0), from(HERE), &packet), Reason::ExpiredClient);
 }
 
+/// An invite that was not used in time: the first knock comes too late, and so does a close, whose record would count as
+/// one. Who has knocked before is not concerned.
+#[test]
+fn lapsed_invite() {
+    let (mut prompt, mut late) = (Client::new(1), Client::new(2));
+    let mut settings =
+        judge_settings(vec![policy("prompt", &prompt, &["ssh"]), policy("late", &late, &["ssh"])]);
+    for client in &mut settings.clients {
+        client.first_knock_by = Some(START / SECOND + 10);
+    }
+    let mut server = Server::with(&[&prompt, &late], settings.clone());
+    assert!(server.deliver(now_at(0.0), from(HERE), &prompt.ssh(START)).is_ok());
+    assert_eq!(server.judge.next_expiry(), Some(now_at(30.0).boot), "the grant is not cut at the deadline");
+    let now = now_at(10.0);
+    assert!(server.deliver(now, from(HERE), &prompt.ssh(now.wall)).is_ok());
+    assert_eq!(server.refusal(now, from(HERE), &late.ssh(now.wall)), Reason::ExpiredClient);
+    let close = late.seal(&close(now.wall + 1, []));
+    assert_eq!(server.refusal(now, from(HERE), &close), Reason::ExpiredClient);
+    // After a restart the durable record tells who was in time.
+    server.judge = spa_gate::Judge::new(settings);
+    server.judge.set_proven([prompt.key()]);
+    assert!(server.deliver(now, from(HERE), &prompt.ssh(now.wall + 1)).is_ok());
+    assert_eq!(server.refusal(now, from(HERE), &late.ssh(now.wall + 2)), Reason::ExpiredClient);
+}
+
 #[test]
 fn too_many_grants_and_full() {
     let (mut alice, mut bob) = (Client::new(1), Client::new(2));

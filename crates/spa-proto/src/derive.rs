@@ -44,6 +44,14 @@ impl Cloak {
     }
 }
 
+impl CloakKey {
+    /// What people call this key by: 8 hexadecimal digits that give nothing of it away.
+    pub fn id(&self) -> String {
+        let hash = keyed_hash(self.expose(), &[b"spa-v1-cloak-id-"]);
+        hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 /// The part of a client's derived keys that names it and lets it through the gate. Opens and forges no Noise message.
 #[derive(Clone)]
 pub struct GateKeys {

@@ -8,13 +8,14 @@
 //! | | fields: type (1), length (2), value; types never descend |
 //! | 4 | check: the first bytes of BLAKE2s-256 over all before |
 //!
-//! The length and the check tell a line that was cut short from one that was mistyped.
+//! The length and the check tell a line that was cut short from one that was mistyped. [`SealedInvite`] is the same,
+//! encrypted with a passphrase.
+
+mod line;
+mod sealed;
 
 use core::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use blake2::{Blake2s256, Digest as _};
 use zeroize::Zeroizing;
 
 use crate::endpoint::{Endpoint, Protocol};
@@ -22,6 +23,8 @@ use crate::host::{MAX_HOST_LENGTH, is_host};
 use crate::keyfile::MAX_CLOAK_KEYS;
 use crate::keys::{CloakKey, KEY_LENGTH, Psk, PublicKey, SecretKey};
 use crate::service::{ClientName, ServiceName};
+
+pub use self::sealed::{MAX_PASSPHRASE, MAX_WORK, MIN_WORK, SEAL_SALT_LENGTH, SealedInvite, WORK};
 
 /// Longest invite, in characters. The largest that version 1 makes has 20,205; the rest is room for later fields.
 pub const MAX_INVITE_LENGTH: usize = 24 * 1024;
@@ -31,10 +34,6 @@ pub const MAX_INVITE_SERVICES: usize = 64;
 pub const MAX_SERVICE_ENDPOINTS: usize = 64;
 
 const PREFIX: &str = "spa1-";
-/// Bytes of the length before the fields.
-const LENGTH_LENGTH: usize = 2;
-/// Bytes of the check after the fields.
-const CHECK_LENGTH: usize = 4;
 /// Bytes of one endpoint in a service field: protocol, port.
 const ENDPOINT_LENGTH: usize = 3;
 /// A field whose type has this bit must be understood.
@@ -97,6 +96,12 @@ pub enum InviteError {
     UnknownField(u8),
     /// It has no such field.
     Missing(&'static str),
+    /// It is encrypted: [`SealedInvite`] opens it.
+    Encrypted,
+    /// Not the passphrase that it was encrypted with (or somebody altered it and made the check anew).
+    Passphrase,
+    /// Its work factor is not one of [`MIN_WORK`] to [`MAX_WORK`].
+    Work(u8),
 }
 
 impl fmt::Display for InviteError {
@@ -119,6 +124,11 @@ impl fmt::Display for InviteError {
                 write!(f, "the invite's field {kind} needs a newer version of this software")
             }
             Self::Missing(name) => write!(f, "the invite has no {name}"),
+            Self::Encrypted => f.write_str("the invite is encrypted; its passphrase is needed"),
+            Self::Passphrase => f.write_str("the passphrase is not the one of this invite"),
+            Self::Work(work) => {
+                write!(f, "the invite's work factor is {work}; this version takes {MIN_WORK} to {MAX_WORK}")
+            }
         }
     }
 }
@@ -129,17 +139,7 @@ impl Invite {
     /// The line, without a line feed. Services and endpoints are put in order and repeated endpoints dropped. What
     /// else breaks a limit of a field makes a line that [`Self::parse`] refuses; [`Self::check`] tells beforehand.
     pub fn encode(&self) -> Zeroizing<String> {
-        let fields = self.fields();
-        let length = fields.len() + CHECK_LENGTH;
-        let mut bytes = Zeroizing::new(Vec::with_capacity(LENGTH_LENGTH + length));
-        bytes.extend((length as u16).to_be_bytes()); // every field is bounded, so this is under 2^16
-        bytes.extend_from_slice(&fields);
-        let check = check(&bytes);
-        bytes.extend(check);
-        let mut line = Zeroizing::new(String::with_capacity(PREFIX.len() + characters(bytes.len())));
-        line.push_str(PREFIX);
-        URL_SAFE_NO_PAD.encode_string(&*bytes, &mut line);
-        line
+        line::encode(PREFIX, &self.fields())
     }
 
     /// Whether [`Self::parse`] takes what [`Self::encode`] makes.
@@ -155,17 +155,8 @@ impl Invite {
     /// # Errors
     /// [`InviteError`].
     pub fn parse(text: &str) -> Result<Self, InviteError> {
-        let text = text.trim_ascii();
-        if text.len() > MAX_INVITE_LENGTH {
-            return Err(InviteError::TooLong);
-        }
-        let body = strip_prefix(text)?;
-        let bytes = decode(body)?;
-        let (rest, sum) = bytes.split_last_chunk::<CHECK_LENGTH>().ok_or(InviteError::Damaged)?;
-        if check(rest) != *sum {
-            return Err(InviteError::Damaged);
-        }
-        parse_fields(rest.get(LENGTH_LENGTH..).ok_or(InviteError::Damaged)?)
+        let body = strip_prefix(text.trim_ascii())?;
+        parse_fields(&line::decode(PREFIX, body)?)
     }
 
     fn fields(&self) -> Zeroizing<Vec<u8>> {
@@ -220,45 +211,22 @@ fn put_service(out: &mut Vec<u8>, name: &ServiceName, endpoints: &[Endpoint]) {
     put(out, SERVICE, &[&[name.len() as u8], name, &list]); // a name has at most 32 bytes
 }
 
-fn check(bytes: &[u8]) -> [u8; CHECK_LENGTH] {
-    let mut check = [0; CHECK_LENGTH];
-    check.copy_from_slice(&Blake2s256::digest(bytes)[..CHECK_LENGTH]);
-    check
-}
-
-/// Base64 characters, without padding, of so many bytes.
-const fn characters(bytes: usize) -> usize {
-    (bytes * 4).div_ceil(3)
-}
-
-/// Takes `spa1-` off. Any other `spa...-` is ours too, of a version or form (such as an encrypted one) to come.
+/// Takes `spa1-` off. Any other `spa...-` is ours too, of a version or form to come.
 fn strip_prefix(text: &str) -> Result<&str, InviteError> {
+    if text.len() > MAX_INVITE_LENGTH {
+        return Err(InviteError::TooLong);
+    }
     if let Some(body) = text.strip_prefix(PREFIX) {
         return Ok(body);
+    }
+    if text.starts_with(sealed::PREFIX) {
+        return Err(InviteError::Encrypted);
     }
     let word = text.strip_prefix("spa").and_then(|rest| rest.split_once('-')).map(|(word, _)| word);
     let ours = word.is_some_and(|word| {
         (1..=4).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_alphanumeric())
     });
     Err(if ours { InviteError::OtherVersion } else { InviteError::NotAnInvite })
-}
-
-/// Base64 to bytes, with the cause where the count of characters is not what the length at their beginning says.
-fn decode(body: &str) -> Result<Zeroizing<Vec<u8>>, InviteError> {
-    let foreign = |byte: u8| !(byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-    if let Some(index) = body.bytes().position(foreign) {
-        return Err(InviteError::Character(PREFIX.len() + index + 1));
-    }
-    let head = body.get(..4).ok_or(InviteError::Truncated(4 - body.len().min(4)))?;
-    let head = Zeroizing::new(URL_SAFE_NO_PAD.decode(head).map_err(|_| InviteError::Damaged)?);
-    let wanted = characters(LENGTH_LENGTH + usize::from(u16::from_be_bytes([head[0], head[1]])));
-    if body.len() < wanted {
-        return Err(InviteError::Truncated(wanted - body.len()));
-    }
-    if body.len() > wanted {
-        return Err(InviteError::Extended(body.len() - wanted));
-    }
-    URL_SAFE_NO_PAD.decode(body).map(Zeroizing::new).map_err(|_| InviteError::Damaged)
 }
 
 /// The fields met so far.

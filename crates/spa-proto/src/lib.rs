@@ -33,7 +33,10 @@ pub use envelope::{
     AEAD_TAG_LENGTH, Envelope, HEADER_LENGTH, HINT_EPOCH_SHIFT, Hint, MAX_PACKET, MIN_PACKET, Tag, epoch,
 };
 pub use host::{MAX_HOST_LENGTH, is_host};
-pub use invite::{Invite, InviteError, MAX_INVITE_LENGTH, MAX_INVITE_SERVICES, MAX_SERVICE_ENDPOINTS};
+pub use invite::{
+    Invite, InviteError, MAX_INVITE_LENGTH, MAX_INVITE_SERVICES, MAX_PASSPHRASE, MAX_SERVICE_ENDPOINTS,
+    MAX_WORK, MIN_WORK, SEAL_SALT_LENGTH, SealedInvite, WORK,
+};
 pub use keyfile::{
     ClientKeyFile, KeyFileError, KeyFileReason, MAX_CLOAK_KEYS, MAX_KEY_FILE, ServerKeyFile, parse_psk_file,
     psk_file_text,

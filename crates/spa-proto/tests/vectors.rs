@@ -5,7 +5,7 @@ use serde_json::Value;
 use spa_proto::{
     Action, Address, ClientKeyFile, Cloak, CloakKey, Envelope, GateKeys, Invite, InviteError, KeyFileError,
     Knock, MAX_PACKET, MIN_PACKET, Message, OpenError, Opener, Psk, PublicKey, Randomness, Request, Requests,
-    Sealer, SecretKey, ServerKeyFile, epoch, parse_psk_file, psk_file_text,
+    SealedInvite, Sealer, SecretKey, ServerKeyFile, epoch, parse_psk_file, psk_file_text,
 };
 
 const VALID: &str = include_str!("../../../tests/vectors/packet-v1.json");
@@ -252,6 +252,26 @@ fn invites_are_read_or_refused() {
                 if let InviteError::Field(kind) = error {
                     assert_eq!(u64::from(kind), refused["field"].as_u64().unwrap(), "{name}");
                 }
+            }
+            (read, ..) => panic!("{name}: {read:?}"),
+        }
+    }
+}
+
+#[test]
+fn encrypted_invites_are_opened_or_refused() {
+    let file = vectors(FILES);
+    for vector in list(&file["sealed_invites"]) {
+        let (name, line) = (text(&vector["name"]), text(&vector["text"]));
+        assert_eq!(Invite::parse(line), Err(InviteError::Encrypted), "{name}");
+        let read = SealedInvite::parse(line).and_then(|sealed| sealed.open(text(&vector["passphrase"])));
+        match (read, vector.get("valid"), vector.get("refused")) {
+            (Ok(read), Some(valid), None) => {
+                assert_eq!(read, invite(valid), "{name}");
+                assert_eq!(*SealedInvite::parse(line).unwrap().encode(), line.trim(), "{name}");
+            }
+            (Err(error), None, Some(refused)) => {
+                assert!(format!("{error:?}").starts_with(text(&refused["reason"])), "{name}: {error:?}");
             }
             (read, ..) => panic!("{name}: {read:?}"),
         }

@@ -36,6 +36,14 @@ no\n                                  `spa-server confirm` comes, all is as it w
 say what would happen, change no rule"
     )]
     Run(Run),
+    /// Set this machine up: configuration, keys, first protection. Asks on a terminal, or goes by its options.
+    #[command(
+        after_help = "Examples:\n  spa-server init                                  asks, with proposals\n  spa-server init \
+--service ssh --confirm 120s     asks nothing, starts on trial\n  spa-server init --service ssh=tcp/2222 --service \
+web=tcp/80,tcp/443 --no-start\n\nIt never replaces a configuration or a key file. With --confirm it goes on as `spa-server run \
+--confirm`."
+    )]
+    Init(Init),
     /// Check the configuration, the keys, the clients and this machine; change nothing.
     Check(Json),
     /// Find every reason why a knock would fail or protection is void; change nothing.
@@ -49,9 +57,17 @@ could not look.\n\nExamples:\n  spa-server doctor\n  spa-server doctor --json | 
     Doctor(Json),
     /// Make the server's key pair and first cloak key; print the public key.
     Keygen,
-    /// Enrol clients, remove them, list them.
+    /// Enrol clients, give them new keys, disable or remove them, list them.
     #[command(subcommand)]
     Client(ClientCommand),
+    /// Change the key that hides packets from strangers, with an overlap.
+    #[command(
+        subcommand,
+        after_help = "Examples, in this order:\n  spa-server cloak add             a new key; the old one goes on \
+working\n  spa-server client invite alice   an invite with the new one; there: spa-client import --update\n  \
+spa-server cloak list            who still uses the old one?\n  spa-server cloak retire 1a2b3c4d"
+    )]
+    Cloak(CloakCommand),
     /// Show the open grants.
     Grants(Json),
     /// Close grants: of a client, for a source, or all.
@@ -107,13 +123,143 @@ pub struct Json {
     pub json: bool,
 }
 
+/// `init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// What to protect: NAME=ENDPOINT, as in ssh=tcp/22 or web=tcp/80,tcp/443; or the NAME of something that listens,
+    /// or of a usual service (repeatable).
+    #[arg(long = "service", value_name = "NAME[=ENDPOINT]")]
+    pub services: Vec<String>,
+    /// UDP port that knocks come to [default: a random high one].
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// An interface or network that is never filtered, as in 198.51.100.0/24 (repeatable).
+    #[arg(long, value_name = "NETWORK")]
+    pub except: Vec<spa_firewall::Except>,
+    /// Which firewall [default: iptables].
+    #[arg(long, value_name = "BACKEND")]
+    pub backend: Option<crate::config::Backend>,
+    /// Where the replay record and the control socket go.
+    #[arg(long, value_name = "DIRECTORY", default_value = "/var/lib/spa")]
+    pub state_dir: PathBuf,
+    /// Start, and go back to the previous state unless a valid knock or `spa-server confirm` comes in this time.
+    #[arg(long, value_name = "TIME")]
+    pub confirm: Option<Seconds>,
+    /// Do not start.
+    #[arg(long, conflicts_with = "confirm")]
+    pub no_start: bool,
+}
+
+/// `cloak`.
+#[derive(Debug, Subcommand)]
+pub enum CloakCommand {
+    /// Add a new key, which new invites carry; print its id.
+    Add,
+    /// List the live keys, newest first, and who last used each.
+    List(Json),
+    /// Take a key out; refused while clients use it.
+    Retire {
+        /// Its id, as `cloak list` shows it.
+        id: String,
+        /// Even if clients that use it are shut out.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// How an invite is handed over.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "The invite")]
+pub struct InviteArgs {
+    /// Show it as a QR code too, on standard error.
+    #[arg(long)]
+    pub qr: bool,
+    /// Encrypt it with a passphrase, asked for on the terminal.
+    #[arg(long)]
+    pub passphrase: bool,
+    /// Encrypt it with the passphrase in this file, whose mode is 0600.
+    #[arg(long, value_name = "FILE", conflicts_with = "passphrase")]
+    pub passphrase_file: Option<PathBuf>,
+    /// The invite is good for so long (24h), or until this day or moment in UTC: a client that has not knocked by then is
+    /// not let in.
+    #[arg(long, value_name = "TIME|DATE")]
+    pub invite_expires: Option<Expiry>,
+}
+
+/// A length of time from now, or a date.
+#[derive(Clone, Copy, Debug)]
+pub enum Expiry {
+    /// From now.
+    In(Seconds),
+    /// Until then.
+    At(Date),
+}
+
+impl Expiry {
+    /// The moment, if it is `now` Unix seconds.
+    pub fn at(self, now: u64) -> Date {
+        match self {
+            Self::In(seconds) => Date(now.saturating_add(seconds.0.into())),
+            Self::At(date) => date,
+        }
+    }
+}
+
+impl std::str::FromStr for Expiry {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let date = || text.parse().map(Self::At);
+        text.parse()
+            .map(Self::In)
+            .or_else(|_| date())
+            .map_err(|_| "expected a length of time, as in \"24h\", or a date in UTC, as in \"2027-01-31\"")
+    }
+}
+
+/// `client rotate`.
+#[derive(Debug, Args)]
+pub struct ClientRotate {
+    /// Its name.
+    pub name: ClientName,
+    /// The client's new public key, where it made its own pair with `spa-client keygen`.
+    #[arg(long, value_name = "KEY")]
+    pub public_key: Option<spa_proto::PublicKey>,
+    /// Host and invite.
+    #[command(flatten)]
+    pub invite: Reinvite,
+}
+
+/// `client invite`.
+#[derive(Debug, Args)]
+pub struct ClientInvite {
+    /// Its name.
+    pub name: ClientName,
+    /// Host and invite.
+    #[command(flatten)]
+    pub invite: Reinvite,
+}
+
+/// A further invite of a client.
+#[derive(Debug, Args)]
+pub struct Reinvite {
+    /// The host name or address of this server, as the client reaches it [default: as before].
+    #[arg(long, value_name = "ADDRESS")]
+    pub host: Option<String>,
+    /// The invite.
+    #[command(flatten)]
+    pub invite: InviteArgs,
+}
+
 /// `client`.
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
     /// Enrol a client and print its invite, one line, on standard output.
     #[command(
         after_help = "Examples:\n  spa-server client add alice --allow ssh --host bastion.example.org\n  \
-spa-server client add bob --allow ssh,web --host 192.0.2.1 --require-bound\n\nThe invite holds the client's keys: \
+spa-server client add bob --allow ssh,web --host 192.0.2.1 --require-bound\n  spa-server client add carol --allow ssh \
+--host 192.0.2.1 --passphrase --invite-expires 24h\n  spa-server client add dave --allow ssh --host 192.0.2.1 --qr >/dev/null\n\nThe \
+invite holds the client's keys: \
 hand it over on a way that nobody else reads."
     )]
     Add(ClientAdd),
@@ -122,7 +268,29 @@ hand it over on a way that nobody else reads."
         /// Its name.
         name: ClientName,
     },
-    /// List the clients.
+    /// Give a client new keys, and print its new invite; the old keys open nothing from then on.
+    #[command(
+        after_help = "Examples:\n  spa-server client rotate alice\n  spa-server client rotate alice --invite-expires \
+24h --passphrase\n\nOn the client: spa-client import --update."
+    )]
+    Rotate(ClientRotate),
+    /// Print another invite for a client that keeps its keys: with the newest cloak key and the present services.
+    #[command(
+        after_help = "Example:\n  spa-server client invite alice\n\nIt holds no private key. On the client: \
+spa-client import --update. Who has lost the private key needs `client rotate`."
+    )]
+    Invite(ClientInvite),
+    /// Let a client in no more, and end its grants; its files stay.
+    Disable {
+        /// Its name.
+        name: ClientName,
+    },
+    /// Let a client in again that was disabled, or whose invite expired unused.
+    Enable {
+        /// Its name.
+        name: ClientName,
+    },
+    /// List the clients: state, last knock, cloak key, services.
     List(Json),
 }
 
@@ -155,6 +323,9 @@ pub struct ClientAdd {
     /// The client's public key, where it made its own pair with `spa-client keygen`.
     #[arg(long, value_name = "KEY")]
     pub public_key: Option<spa_proto::PublicKey>,
+    /// The invite.
+    #[command(flatten)]
+    pub invite: InviteArgs,
 }
 
 /// `revoke`.

@@ -79,6 +79,11 @@ impl Content {
         of(key).max(of(&EVERYONE))
     }
 
+    /// The greatest counter recorded of this very client, Unix nanoseconds.
+    pub fn newest(&self, key: &[u8; 32]) -> Option<u64> {
+        self.newest.get(key).copied()
+    }
+
     /// Clients with a record of their own.
     pub fn clients(&self) -> impl Iterator<Item = &[u8; 32]> {
         self.newest.keys().filter(|key| ![EVERYONE, CLOCK].contains(key))
@@ -171,6 +176,18 @@ impl Journal {
     pub fn verify(path: &Path) -> Result<(), JournalError> {
         let bytes = std::fs::read(path).map_err(|error| JournalError::Io(path.to_owned(), error))?;
         read(path, &bytes).map(|_| ())
+    }
+
+    /// Reads what the record says, also while a daemon writes to it; empty where there is none yet.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn peek(path: &Path) -> Result<Content, JournalError> {
+        match std::fs::read(path) {
+            Ok(bytes) => read(path, &bytes).map(|(content, _)| content),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Content::default()),
+            Err(error) => Err(JournalError::Io(path.to_owned(), error)),
+        }
     }
 
     fn load(path: &Path, mut file: File, start: u64) -> Result<Self, JournalError> {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod cloak_use;
 mod clock;
 mod commands;
 mod config;
@@ -17,6 +18,7 @@ mod link;
 mod lock;
 mod log;
 mod reactor;
+mod terminal;
 mod verifier;
 mod warden;
 

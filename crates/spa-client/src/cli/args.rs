@@ -66,6 +66,11 @@ pub(super) enum Command {
     /// Make a key pair for a server whose administrator wants your public key.
     Keygen(KeygenArgs),
     /// Take an invite: write its host entry and key file.
+    #[command(
+        after_help = "Examples:\n  spa-client import --name bastion          paste the line, press Enter\n  spa-client import \
+--name bastion invite   from a file\n  spa-client import --update < invite       new keys, or a new cloak key, from the \
+same server"
+    )]
     Import(ImportArgs),
     /// List the configured hosts.
     Hosts {
@@ -215,8 +220,15 @@ pub(super) struct ImportArgs {
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// What to call the host entry.
-    #[arg(long, value_name = "NAME", value_parser = host_name)]
-    pub name: String,
+    #[arg(long, value_name = "NAME", value_parser = host_name, required_unless_present = "update")]
+    pub name: Option<String>,
+    /// Renew the keys of an entry that is there already: the one of the invite's server, or --name. Its address and source
+    /// stay. Its key file is kept as NAME.key.old.
+    #[arg(long, conflicts_with = "force")]
+    pub update: bool,
+    /// The passphrase of an encrypted invite is in this file, readable by you alone. Without it, it is asked for.
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
     /// The server's host name or address, where the invite's does not work from here.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub address: Option<String>,

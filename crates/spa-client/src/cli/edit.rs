@@ -37,6 +37,31 @@ pub(super) fn with_host(text: &str, path: &Path, host: &Host, key_file: &str) ->
     Ok(text)
 }
 
+/// The text with the port, the services and the address of an entry that is there; all else of it stays.
+///
+/// # Errors
+/// [`Error::Config`] where the text is no configuration.
+pub(super) fn with_renewed(text: &str, path: &Path, host: &Host) -> Result<String, Error> {
+    Config::parse(text, path)?;
+    let Ok(mut document) = text.parse::<DocumentMut>() else { return Ok(text.to_owned()) }; // as above
+    let entry = document.get_mut("hosts").and_then(|hosts| hosts.get_mut(&host.name));
+    if let Some(entry) = entry.and_then(Item::as_table_like_mut) {
+        let mut set = |key: &str, new: Value| {
+            let mut new = new;
+            if let Some(old) = entry.get(key).and_then(Item::as_value) {
+                *new.decor_mut() = old.decor().clone(); // the comment behind it
+            }
+            entry.insert(key, Item::Value(new));
+        };
+        set("address", host.address.as_str().into());
+        set("port", i64::from(host.port).into());
+        set("services", services_value(host).into());
+    }
+    let text = document.to_string();
+    Config::parse(&text, path)?;
+    Ok(text)
+}
+
 /// `[hosts.NAME]` needs no `[hosts]` above it.
 fn implicit_table() -> Item {
     let mut table = Table::new();
@@ -52,12 +77,16 @@ fn entry(host: &Host, key_file: &str) -> Table {
     entry.insert("server-key", value(host.server_key.to_string()));
     entry.insert("key-file", value(key_file));
     entry.insert("source", value(host.source.to_string()));
+    entry.insert("services", value(services_value(host)));
+    entry
+}
+
+fn services_value(host: &Host) -> InlineTable {
     let mut services = InlineTable::new();
     for (name, endpoints) in &host.services {
         services.insert(name.as_str(), endpoints_value(endpoints));
     }
-    entry.insert("services", value(services));
-    entry
+    services
 }
 
 fn endpoints_value(endpoints: &[Endpoint]) -> Value {
@@ -103,6 +132,18 @@ mod tests {
         assert_eq!(config.hosts().len(), 2);
         assert!(text.starts_with("# ~/.config/spa/client.toml"), "{text}");
         assert!(text.find("bastion").unwrap() < text.find("second").unwrap(), "{text}");
+    }
+
+    #[test]
+    fn a_renewed_entry_keeps_what_is_its_own() {
+        let text = TEXT.replace("[hosts.bastion]", "[hosts.bastion]\n# mine");
+        let renewed = Host { port: 4242, source: "observed".parse().unwrap(), ..host("bastion") };
+        let text = with_renewed(&text, Path::new("client.toml"), &renewed).unwrap();
+        assert!(text.contains("# mine") && text.contains("port = 4242"), "{text}");
+        let config = Config::parse(&text, Path::new("client.toml")).unwrap();
+        let read = config.host(Some("bastion")).unwrap();
+        assert_eq!((&read.services, read.port), (&renewed.services, 4242));
+        assert_ne!(read.source, renewed.source, "the entry's own");
     }
 
     #[test]

@@ -12,9 +12,11 @@ mod hosts;
 mod import;
 mod keygen;
 mod open;
+mod passphrase;
 mod relay;
 mod say;
 mod staged;
+mod update;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

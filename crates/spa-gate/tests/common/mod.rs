@@ -125,6 +125,7 @@ pub fn policy(name: &str, client: &Client, allow: &[&str]) -> ClientPolicy {
         max_open_for: None,
         max_grants: 64,
         valid_until: None,
+        first_knock_by: None,
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 
-fn invite() -> Invite {
+pub(super) fn invite() -> Invite {
     Invite {
         client: "alice".parse().unwrap(),
         address: "bastion.example.org".to_owned(),
@@ -94,7 +94,7 @@ fn what_happened_to_a_line_is_told() {
         assert_eq!(Invite::parse(&typo), Err(InviteError::Character(index + 1)));
     }
     let body = &line[PREFIX.len()..];
-    for prefix in ["spa2-", "spae1-"] {
+    for prefix in ["spa2-", "spax1-"] {
         assert_eq!(Invite::parse(&format!("{prefix}{body}")), Err(InviteError::OtherVersion));
     }
     for other in ["", "spa", "ssh-ed25519 AAAA", "SPA1-AAAA", "spa-server-key-v1"] {

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use blake2::{Blake2s256, Digest as _};
 
 use super::{Keys, Node, hex};
-use crate::invite::{Invite, InviteError};
+use crate::invite::{Invite, InviteError, MIN_WORK, SealedInvite};
 use crate::keyfile::{ClientKeyFile, KeyFileError, ServerKeyFile, parse_psk_file, psk_file_text};
 use crate::keys::CloakKey;
 
@@ -235,7 +235,7 @@ fn invite_texts() -> Vec<(&'static str, String)> {
         ("another text", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5".to_owned()),
         ("the prefix in capitals", whole.replacen("spa", "SPA", 1)),
         ("version 2", whole.replacen("spa1-", "spa2-", 1)),
-        ("another form", whole.replacen("spa1-", "spae1-", 1)),
+        ("another form", whole.replacen("spa1-", "spax1-", 1)),
         ("the prefix alone", "spa1-".to_owned()),
         ("last character cut off", cut(1)),
         ("last 40 characters cut off", cut(40)),
@@ -324,6 +324,57 @@ fn invites() -> Vec<Node> {
         .collect()
 }
 
+/// The passphrase of all encrypted vectors: not ASCII alone, to fix what bytes it is.
+const PASSPHRASE: &str = "na\u{ef}ve correct horse";
+
+fn sealed_line(alter: impl FnOnce(&mut Vec<u8>)) -> String {
+    let plain = Invite::parse(&fields(|_| ())).unwrap();
+    let line = SealedInvite::seal(&plain, PASSPHRASE, MIN_WORK, *b"0123456789abcdef").unwrap().encode();
+    let bytes = URL_SAFE_NO_PAD.decode(line.strip_prefix("spae1-").unwrap()).unwrap();
+    let mut content = bytes[2..bytes.len() - 4].to_vec();
+    alter(&mut content);
+    self::line(&content).replacen("spa1-", "spae1-", 1)
+}
+
+/// Name, line, passphrase.
+fn sealed_texts() -> Vec<(&'static str, String, &'static str)> {
+    let whole = sealed_line(|_| ());
+    let cut = whole[..whole.len() - 1].to_owned();
+    let mut typo = whole.clone();
+    typo.replace_range(60..=60, if whole.as_bytes()[60] == b'A' { "B" } else { "A" });
+    vec![
+        ("an encrypted invite", whole.clone(), PASSPHRASE),
+        ("white space around it", format!("\n  {whole} \t\r\n"), PASSPHRASE),
+        ("another passphrase", whole.clone(), "naive correct horse"),
+        ("the passphrase with a line feed", whole.clone(), "na\u{ef}ve correct horse\n"),
+        ("the passphrase decomposed (NFD)", whole.clone(), "nai\u{308}ve correct horse"),
+        ("an empty passphrase", whole.clone(), ""),
+        ("last character cut off", cut, PASSPHRASE),
+        ("one character altered", typo, PASSPHRASE),
+        ("ciphertext altered, check made anew", sealed_line(|content| content[40] ^= 1), PASSPHRASE),
+        ("salt altered, check made anew", sealed_line(|content| content[1] ^= 1), PASSPHRASE),
+        ("no ciphertext", sealed_line(|content| content.truncate(17)), PASSPHRASE),
+        ("salt cut short", sealed_line(|content| content.truncate(16)), PASSPHRASE),
+        ("work 9", sealed_line(|content| content[0] = 9), PASSPHRASE),
+        ("work 19", sealed_line(|content| content[0] = 19), PASSPHRASE),
+        ("a plain invite with this prefix", fields(|_| ()).replacen("spa1-", "spae1-", 1), PASSPHRASE),
+    ]
+}
+
+fn sealed_invites() -> Vec<Node> {
+    sealed_texts()
+        .into_iter()
+        .map(|(name, text, passphrase)| {
+            let outcome = match SealedInvite::parse(&text).and_then(|sealed| sealed.open(passphrase)) {
+                Ok(invite) => ("valid", invite_node(&invite)),
+                Err(error) => ("refused", Node::Object(vec![("reason", variant(error))])),
+            };
+            let (name, text, passphrase) = (name.into(), Node::Text(text), passphrase.into());
+            Node::Object(vec![("name", name), ("text", text), ("passphrase", passphrase), outcome])
+        })
+        .collect()
+}
+
 pub(super) fn node() -> Node {
     Node::Object(vec![
         (
@@ -336,5 +387,6 @@ pub(super) fn node() -> Node {
         ("client_key_files", Node::List(client_files())),
         ("psk_files", Node::List(psk_files())),
         ("invites", Node::List(invites())),
+        ("sealed_invites", Node::List(sealed_invites())),
     ])
 }

@@ -16,10 +16,7 @@ const PROPOSED_PORTS: std::ops::Range<u16> = 10_000..32_768;
 
 /// Writes the key file and prints the public key.
 pub fn run(config: &Config) -> Outcome {
-    let keys = ServerKeyFile {
-        secret: SecretKey::from_bytes(random()?),
-        cloaks: vec![CloakKey::from_bytes(random()?)],
-    };
+    let keys = new_keys()?;
     let directory = files::directory_of(&config.key_file);
     if !directory.exists() {
         files::make_private_directory(directory)?;
@@ -28,11 +25,30 @@ pub fn run(config: &Config) -> Outcome {
     print(&keys.secret.public_key().to_string())?;
     say!("wrote {} (private key and first cloak key)", config.key_file.display());
     if config.port == DEFAULT_PORT {
-        let span = u32::from(PROPOSED_PORTS.end - PROPOSED_PORTS.start);
-        let port = PROPOSED_PORTS.start + (u32::from_be_bytes(random()?) % span) as u16;
+        let port = random_port()?;
         say!("port {DEFAULT_PORT} is known to scanners as fwknop's; consider in [server]: port = {port}");
     }
     Ok(())
+}
+
+/// A key pair and a first cloak key.
+///
+/// # Errors
+/// As [`random`].
+pub fn new_keys() -> Outcome<ServerKeyFile> {
+    Ok(ServerKeyFile {
+        secret: SecretKey::from_bytes(random()?),
+        cloaks: vec![CloakKey::from_bytes(random()?)],
+    })
+}
+
+/// A port to propose.
+///
+/// # Errors
+/// As [`random`].
+pub fn random_port() -> Outcome<u16> {
+    let span = u32::from(PROPOSED_PORTS.end - PROPOSED_PORTS.start);
+    Ok(PROPOSED_PORTS.start + (u32::from_be_bytes(random()?) % span) as u16)
 }
 
 /// Random bytes from the system.

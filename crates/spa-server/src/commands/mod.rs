@@ -2,7 +2,10 @@
 
 mod check;
 mod client;
+mod cloak;
 mod doctor;
+mod handover;
+mod init;
 mod keygen;
 mod lifecycle;
 mod remote;
@@ -12,10 +15,11 @@ use std::path::Path;
 
 use clap::CommandFactory as _;
 
-use crate::cli::{Cli, ClientCommand, Command};
+use crate::cli::{Cli, ClientCommand, CloakCommand, Command};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::error::{Exit, Failure, Outcome};
-use crate::{log, verifier, warden};
+use crate::log::say;
+use crate::{control, log, verifier, warden};
 
 /// Runs one command.
 ///
@@ -28,12 +32,20 @@ pub fn run(cli: Cli) -> Outcome {
             log::start();
             warden::run(Config::load(path)?, &options)
         }
+        Command::Init(options) => init::run(path, &options),
         Command::Check(options) => check::run(path, options.json),
         Command::Doctor(options) => doctor::run(path, options.json),
         Command::Keygen => keygen::run(&config_or_defaults(path)?),
         Command::Client(ClientCommand::Add(options)) => client::add(&Config::load(path)?, &options),
         Command::Client(ClientCommand::Remove { name }) => client::remove(&Config::load(path)?, &name),
         Command::Client(ClientCommand::List(options)) => client::list(&Config::load(path)?, options.json),
+        Command::Client(ClientCommand::Rotate(options)) => client::rotate(&Config::load(path)?, &options),
+        Command::Client(ClientCommand::Invite(options)) => client::invite(&Config::load(path)?, &options),
+        Command::Client(ClientCommand::Disable { name }) => client::disable(&Config::load(path)?, &name),
+        Command::Client(ClientCommand::Enable { name }) => client::enable(&Config::load(path)?, &name),
+        Command::Cloak(CloakCommand::Add) => cloak::add(&Config::load(path)?),
+        Command::Cloak(CloakCommand::List(options)) => cloak::list(&Config::load(path)?, options.json),
+        Command::Cloak(CloakCommand::Retire { id, force }) => cloak::retire(&Config::load(path)?, &id, force),
         Command::Grants(options) => remote::grants(&Config::load(path)?, options.json),
         Command::Revoke(options) => remote::revoke(&Config::load(path)?, &options),
         Command::Status(options) => remote::status(&Config::load(path)?, options.json),
@@ -61,6 +73,16 @@ fn man() -> Outcome {
     let failed = |error| Failure::new(Exit::Io, format_args!("cannot write the manual page: {error}"));
     let page = clap_mangen::Man::new(Cli::command()).section("8");
     page.render(&mut std::io::stdout()).map_err(failed)
+}
+
+/// A change of keys or clients holds at once where the daemon runs.
+fn reload_if_running(config: &Config) -> Outcome {
+    if !control::is_running(&config.state_dir) {
+        return Ok(());
+    }
+    control::ask(&config.state_dir, &control::Request::Reload)?;
+    say!("the daemon has reloaded");
+    Ok(())
 }
 
 /// Prints a line on standard output.

@@ -105,6 +105,11 @@ pub fn status(config: &Config, as_json: bool) -> Outcome {
         ))?;
     }
     print(&format!("clients    {}", text("clients")))?;
+    let cloaks = answer["cloaks"].as_array().into_iter().flatten();
+    let cloaks = cloaks.map(|cloak| {
+        format!("{} last used by {}", cloak["id"].as_str().unwrap_or_default(), cloak["clients"])
+    });
+    print(&format!("cloak keys {}", cloaks.collect::<Vec<_>>().join(", ")))?;
     print(&format!("grants     {} open, {} knocks granted", text("grants"), text("granted")))?;
     let refused = answer["refused"].as_object().map(|refused| {
         let list = refused.iter().filter(|(_, count)| count.as_u64() != Some(0));

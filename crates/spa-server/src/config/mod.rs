@@ -80,6 +80,14 @@ pub struct Client {
     pub psk: Psk,
     /// The file that enrols it.
     pub path: PathBuf,
+    /// The file with its psk.
+    pub psk_path: PathBuf,
+    /// Known, but not let in.
+    pub disabled: bool,
+    /// What its invites name as this server's address.
+    pub host: Option<String>,
+    /// The cloak key that its last invite carried, by its id.
+    pub invited_cloak: Option<String>,
 }
 
 impl Config {
@@ -94,6 +102,14 @@ impl Config {
             _ => failure,
         })?;
         Self::parse(path, text)
+    }
+
+    /// Reads and checks a text that is to be written there.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn from_text(path: &Path, text: &str) -> Outcome<Self> {
+        Self::parse(path, text.to_owned())
     }
 
     /// The configuration that last worked.
@@ -290,8 +306,35 @@ impl Config {
             max_open_for: raw.max_open_for.map(|text| text.0.0.duration()),
             max_grants: raw.max_grants.unwrap_or(DEFAULT_MAX_GRANTS_PER_CLIENT),
             valid_until: raw.valid_until.map(|text| text.0.0),
+            first_knock_by: raw.first_knock_by.map(|text| text.0.0),
         };
-        Ok(Client { policy, psk, path: path.to_owned() })
+        Ok(Client {
+            policy,
+            psk,
+            path: path.to_owned(),
+            psk_path,
+            disabled: raw.disabled,
+            host: raw.host.map(|text| text.0.0),
+            invited_cloak: raw.cloak,
+        })
+    }
+
+    /// The file that enrols a client of this name.
+    pub fn client_path(&self, name: &ClientName) -> PathBuf {
+        self.clients_dir.join(format!("{name}.toml"))
+    }
+
+    /// One client.
+    ///
+    /// # Errors
+    /// Where there is none of this name, or its files are wrong.
+    pub fn client_named(&self, name: &ClientName) -> Outcome<Client> {
+        let path = self.client_path(name);
+        if !path.exists() {
+            let what = format_args!("there is no client {name} in {}", self.clients_dir.display());
+            return Err(Failure::new(Exit::NoInput, what).hint("spa-server client list"));
+        }
+        self.client(&path)
     }
 }
 

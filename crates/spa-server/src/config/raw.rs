@@ -66,7 +66,7 @@ pub struct Firewall {
 }
 
 /// Which firewall holds the rules.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
     /// iptables and ip6tables.
@@ -115,6 +115,24 @@ pub struct ClientFile {
     pub max_open_for: Option<Text<OpenFor>>,
     pub max_grants: Option<u32>,
     pub valid_until: Option<Text<Date>>,
+    pub first_knock_by: Option<Text<Date>>,
+    #[serde(default)]
+    pub disabled: bool,
+    pub host: Option<Text<HostName>>,
+    pub cloak: Option<String>,
+}
+
+/// A host name or address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostName(pub String);
+
+impl FromStr for HostName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let right = spa_proto::is_host(text).then(|| Self(text.to_owned()));
+        right.ok_or("expected a host name or an address, without port and brackets")
+    }
 }
 
 /// A UDP port, not 0.

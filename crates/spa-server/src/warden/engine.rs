@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,6 +16,7 @@ use super::changes::Culprits;
 use super::record::Record;
 use super::settings::Settings;
 use super::{bounds::PerMinute, events, provisional::Provisional};
+use crate::cloak_use::{self, CloakUse};
 use crate::clock;
 use crate::config::Config;
 use crate::control::{CutView, GrantView};
@@ -58,6 +60,8 @@ pub struct Arrival {
     pub knock: Knock,
     /// When the warden got it.
     pub at: Instant,
+    /// The cloak key that it came under, by its id.
+    pub cloak: Option<Arc<str>>,
 }
 
 /// What the engine is asked to do.
@@ -133,6 +137,8 @@ pub struct EngineStatus {
     pub confirm_within: Option<u64>,
     /// The number of clients.
     pub clients: usize,
+    /// How many of them last used each cloak key, by its id.
+    pub cloaks: HashMap<Arc<str>, usize>,
 }
 
 /// What is told of when it is known to stand.
@@ -182,6 +188,7 @@ pub struct Engine {
     addresses: Vec<IpAddr>,
     addresses_read: Option<Instant>,
     dry_run: bool,
+    cloak_use: CloakUse,
     published: watch::Sender<Published>,
 }
 
@@ -203,12 +210,15 @@ impl Engine {
         let mut judge = Judge::new(judge);
         judge.restore(record.floors(names.keys().copied()));
         judge.restore_clock(record.clock());
+        judge.set_proven(record.clients());
         firewall::refuse_chain_of_others(&mut enforcer, &config)?;
         let found = enforcer.adopt().map_err(events::firewall_failure)?;
         let before = standing(&mut enforcer, &config.state_dir, &found)?;
         let kept = before.as_ref().map_or_else(BTreeSet::new, |protection| protection.services.clone());
         let provisional = options.confirm.map(|within| Provisional::new(within, before));
+        let cloak_use = CloakUse::open((!dry_run).then(|| config.state_dir.join(cloak_use::FILE)));
         let mut engine = Self {
+            cloak_use,
             judge,
             record,
             enforcer,
@@ -386,7 +396,12 @@ impl Engine {
             Some(self.judge.judge(now, &arrival.client, arrival.source, &arrival.knock))
         };
         match judged {
-            Some(Ok(accepted)) => Some((accepted, arrival.at)),
+            Some(Ok(accepted)) => {
+                if let Some(cloak) = &arrival.cloak {
+                    self.cloak_use.note(&arrival.client, cloak);
+                }
+                Some((accepted, arrival.at))
+            }
             Some(Err(refusal)) => {
                 self.refused(&arrival.client, arrival.source, refusal);
                 None
@@ -435,6 +450,7 @@ impl Engine {
         } else {
             self.write(news);
         }
+        self.cloak_use.write();
     }
 
     fn refused(&mut self, client: &PublicKey, source: IpAddr, refusal: Refusal) {

@@ -314,8 +314,9 @@ impl Warden {
         let source: IpAddr = candidate.source.ip().to_canonical();
         match opened {
             Ok(knock) => {
-                let arrival =
-                    Arrival { client: candidate.client, source, destination, knock, at: Instant::now() };
+                let (client, at) = (candidate.client, Instant::now());
+                let cloak = self.settings.cloak_ids.get(usize::from(candidate.cloak)).cloned();
+                let arrival = Arrival { client, source, destination, knock, at, cloak };
                 self.tell(Command::Knock(Box::new(arrival)));
             }
             Err(refusal) => {
@@ -515,6 +516,10 @@ impl Warden {
             "trouble": engine.trouble,
             "confirm-within": engine.confirm_within,
             "clients": engine.clients,
+            "cloaks": self.settings.cloak_ids.iter().map(|id| {
+                let clients = engine.cloaks.get(id).copied().unwrap_or(0);
+                serde_json::json!({ "id": &**id, "clients": clients })
+            }).collect::<Vec<_>>(),
             "grants": engine.grants,
             "granted": engine.counters.passed(),
             "refused": refused,

@@ -68,6 +68,12 @@ impl Record {
         self.journal.as_ref().map_or(0, |journal| journal.content().clock())
     }
 
+    /// The clients that a knock of their own was recorded of.
+    pub fn clients(&self) -> Vec<PublicKey> {
+        let keys = self.journal.iter().flat_map(|journal| journal.content().clients());
+        keys.filter_map(|key| PublicKey::from_bytes(*key).ok()).collect()
+    }
+
     /// Makes the counters durable, which were judged at this moment of the wall clock, Unix nanoseconds.
     ///
     /// # Errors

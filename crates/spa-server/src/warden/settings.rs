@@ -1,5 +1,6 @@
 //! Everything that is read from files, as the parts of the daemon want it: read and checked whole, or not at all.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use spa_gate::{JudgeSettings, Openers};
@@ -18,6 +19,8 @@ pub struct Settings {
     pub openers: Openers,
     /// For the judge.
     pub judge: JudgeSettings,
+    /// What the live cloak keys are called by, newest first.
+    pub cloak_ids: Vec<Arc<str>>,
 }
 
 /// What the verifier is told.
@@ -40,7 +43,8 @@ impl Settings {
     pub fn load(config: Config) -> Outcome<Self> {
         let keys = config.keys()?;
         let server = keys.secret.public_key();
-        let clients = config.clients()?;
+        // A disabled client is one that nobody knows: the cheapest refusal, and nothing of it stays open.
+        let clients: Vec<_> = config.clients()?.into_iter().filter(|client| !client.disabled).collect();
         let mut openers = Vec::with_capacity(clients.len());
         let mut gates = Vec::with_capacity(clients.len());
         for client in &clients {
@@ -63,6 +67,7 @@ impl Settings {
                 max_grants: config.max_grants,
                 clients: clients.iter().map(|client| client.policy.clone()).collect(),
             },
+            cloak_ids: keys.cloaks.iter().map(|cloak| cloak.id().into()).collect(),
             verifier: VerifierSettings {
                 server: keys.secret,
                 cloaks: keys.cloaks,

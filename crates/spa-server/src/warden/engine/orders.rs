@@ -132,6 +132,7 @@ impl Engine {
             counters: self.counters,
             confirm_within: self.provisional.as_ref().map(left),
             clients: self.names.len(),
+            cloaks: self.cloak_use.counts(self.names.keys()),
         }
     }
 

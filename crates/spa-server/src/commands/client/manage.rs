@@ -1,0 +1,161 @@
+//! `client remove`, `disable`, `enable`, `rotate`, `invite`: what becomes of a client after it was enrolled.
+
+use std::path::{Path, PathBuf};
+
+use spa_proto::{ClientName, ServiceName};
+
+use super::{Edit, Fresh, Handover, check_host, psk_path, shut_out};
+use crate::cli::{ClientInvite, ClientRotate};
+use crate::commands::reload_if_running;
+use crate::config::{Client, Config};
+use crate::error::{Exit, Failure, Outcome};
+use crate::files::{self, Existing};
+use crate::log::say;
+
+/// Removes a client.
+pub fn remove(config: &Config, name: &ClientName) -> Outcome {
+    let toml = config.client_path(name);
+    if !toml.exists() {
+        let what = format_args!("there is no client {name} in {}", config.clients_dir.display());
+        return Err(Failure::new(Exit::NoInput, what).hint("spa-server client list"));
+    }
+    // What cannot be read is removed all the same: perhaps that is why.
+    let psk = config.client_named(name).map(|client| client.psk_path);
+    // The enrolment goes first: a psk alone lets nobody in.
+    remove_file(&toml)?;
+    for path in [psk_path(config, name), spare_psk_path(config, name)]
+        .into_iter()
+        .chain(psk.ok().filter(|path| is_ours(config, path)))
+    {
+        remove_file(&path)?;
+    }
+    say!("removed {name}");
+    shut_out(config, name)
+}
+
+/// A psk file of a place of its own is the administrator's.
+fn is_ours(config: &Config, path: &Path) -> bool {
+    path.parent() == Some(&*config.clients_dir)
+}
+
+fn remove_file(path: &Path) -> Outcome {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::io("cannot remove", path, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Lets a client in no more; what it has open ends.
+pub fn disable(config: &Config, name: &ClientName) -> Outcome {
+    let client = config.client_named(name)?;
+    if client.disabled {
+        say!("{name} is disabled already");
+        return shut_out(config, name);
+    }
+    let mut edit = Edit::of(&client)?;
+    edit.set("disabled", true);
+    edit.write()?;
+    say!("disabled {name}; spa-server client enable {name} lets it in again");
+    shut_out(config, name)
+}
+
+/// Lets a client in again that was disabled, or whose invite lapsed.
+pub fn enable(config: &Config, name: &ClientName) -> Outcome {
+    let client = config.client_named(name)?;
+    let mut edit = Edit::of(&client)?;
+    let was_disabled = edit.unset("disabled") && client.disabled;
+    let had_a_limit = edit.unset("first-knock-by");
+    if !was_disabled && !had_a_limit {
+        say!("{name} is not disabled");
+    } else {
+        edit.write()?;
+        say!("enabled {name}");
+    }
+    reload_if_running(config)
+}
+
+/// Gives a client new keys and prints its new invite. The old ones open nothing from now on.
+pub fn rotate(config: &Config, options: &ClientRotate) -> Outcome {
+    let name = &options.name;
+    let client = config.client_named(name)?;
+    let host = host(&client, options.invite.host.as_deref())?;
+    let keys = config.keys()?;
+    let handover = Handover::prepare(&options.invite.invite)?;
+    let fresh = Fresh::new(config, name, options.public_key)?;
+    let invite = fresh.invite(config, &keys, name, &host, &client.policy.allow, &handover);
+    let line = handover.line(&invite)?;
+    // Both change in one step: the psk goes into a new file, and the client's file then names it with the new key.
+    let new_psk = free_psk_path(config, &client)?;
+    files::write_atomically(
+        &new_psk,
+        spa_proto::psk_file_text(&fresh.psk).as_bytes(),
+        0o600,
+        Existing::Replace,
+    )?;
+    let mut edit = Edit::of(&client)?;
+    edit.set("public-key", fresh.public.to_string());
+    edit.set("psk-file", new_psk.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    edit.set("host", host);
+    edit.set("cloak", keys.cloaks[0].id());
+    edit.set_first_knock_by(handover.expires);
+    if let Err(failure) = edit.write() {
+        let _ = std::fs::remove_file(&new_psk); // of nobody
+        return Err(failure);
+    }
+    if is_ours(config, &client.psk_path) {
+        remove_file(&client.psk_path)?;
+    }
+    handover.present(&line)?;
+    say!(
+        "{name} has new keys; what it had opens nothing any more. On the client: spa-client import --update"
+    );
+    shut_out(config, name)
+}
+
+/// Prints an invite for a client that keeps its keys: with the newest cloak key, the address and the services of now.
+pub fn invite(config: &Config, options: &ClientInvite) -> Outcome {
+    let client = config.client_named(&options.name)?;
+    let host = host(&client, options.invite.host.as_deref())?;
+    let keys = config.keys()?;
+    let handover = Handover::prepare(&options.invite.invite)?;
+    let same = Fresh { psk: client.psk.clone(), secret: None, public: client.policy.key };
+    let allow: &[ServiceName] = &client.policy.allow;
+    let invite = same.invite(config, &keys, &options.name, &host, allow, &handover);
+    let line = handover.line(&invite)?;
+    let mut edit = Edit::of(&client)?;
+    edit.set("host", host);
+    edit.set("cloak", keys.cloaks[0].id());
+    edit.set_first_knock_by(handover.expires);
+    edit.write()?;
+    handover.present(&line)?;
+    say!("for a client that has its private key already. There: spa-client import --update");
+    reload_if_running(config)
+}
+
+/// What the client reaches this server by: as the last invite had it.
+fn host(client: &Client, given: Option<&str>) -> Outcome<String> {
+    if let Some(given) = given {
+        check_host(given)?;
+    }
+    given.map(str::to_owned).or_else(|| client.host.clone()).ok_or_else(|| {
+        let what = format_args!(
+            "{} does not say by what address the client reaches this server",
+            client.path.display()
+        );
+        Failure::new(Exit::Usage, what).hint("--host ADDRESS; it is remembered")
+    })
+}
+
+/// The other name that a psk file of ours can have. No client's own file is called so, whatever the client's name.
+fn spare_psk_path(config: &Config, name: &ClientName) -> PathBuf {
+    config.clients_dir.join(format!("{name}.psk-2"))
+}
+
+/// A name for the new psk beside the old one.
+fn free_psk_path(config: &Config, client: &Client) -> Outcome<PathBuf> {
+    let usual = psk_path(config, &client.policy.name);
+    let spare = spare_psk_path(config, &client.policy.name);
+    Ok(if client.psk_path == usual { spare } else { usual })
+}

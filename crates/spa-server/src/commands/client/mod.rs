@@ -1,0 +1,196 @@
+//! `client`: enrols clients, changes them, removes them, lists them.
+
+mod edit;
+mod list;
+mod manage;
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use spa_proto::{ClientName, CloakKey, Invite, Psk, PublicKey, SecretKey, ServerKeyFile, ServiceName};
+
+use self::edit::Edit;
+pub use self::list::{Known, list};
+pub use self::manage::{disable, enable, invite, remove, rotate};
+use super::handover::Handover;
+use super::keygen::random;
+use super::reload_if_running;
+use crate::cli::ClientAdd;
+use crate::config::Config;
+use crate::control::{self, Request};
+use crate::error::{Exit, Failure, Outcome};
+use crate::files::{self, Existing};
+use crate::log::say;
+
+/// Enrols a client and prints its invite.
+pub fn add(config: &Config, options: &ClientAdd) -> Outcome {
+    check_host(&options.host)?;
+    let unknown = options.allow.iter().find(|service| !config.services.contains_key(service));
+    if let Some(unknown) = unknown {
+        let known = config.services.keys().map(ServiceName::as_str).collect::<Vec<_>>().join(", ");
+        let what = format_args!("--allow: there is no service {unknown} in {}", config.path.display());
+        return Err(Failure::new(Exit::Usage, what).hint(if known.is_empty() {
+            "name one under [services], as in: ssh = \"tcp/22\"".to_owned()
+        } else {
+            format!("one of: {known}")
+        }));
+    }
+    let toml = config.client_path(&options.name);
+    if toml.exists() {
+        let what = format_args!("client {} is enrolled already ({})", options.name, toml.display());
+        return Err(Failure::new(Exit::CannotCreate, what).hint(format_args!(
+            "another name; or spa-server client rotate {0} for new keys, client remove {0}",
+            options.name
+        )));
+    }
+    let keys = config.keys()?;
+    let handover = Handover::prepare(&options.invite)?;
+    let fresh = Fresh::new(config, &options.name, options.public_key)?;
+    let invite = fresh.invite(config, &keys, &options.name, &options.host, &options.allow, &handover);
+    let line = handover.line(&invite)?;
+    write_files(config, options, &fresh, &keys.cloaks[0], &handover)?;
+    handover.present(&line)?;
+    say!("enrolled {}: {}", options.name, toml.display());
+    reload_if_running(config)
+}
+
+fn check_host(host: &str) -> Outcome {
+    if spa_proto::is_host(host) {
+        return Ok(());
+    }
+    let what = format_args!("--host {host:?} is no host name or address; nothing was changed");
+    Err(Failure::new(Exit::Usage, what)
+        .hint("as in bastion.example.org, 192.0.2.1 or 2001:db8::1, without a port"))
+}
+
+/// The keys of a new client, or of one that gets new ones.
+struct Fresh {
+    psk: Psk,
+    /// Where it did not make its own.
+    secret: Option<SecretKey>,
+    public: PublicKey,
+}
+
+impl Fresh {
+    /// Draws them; of a pair that the client made there is only the public key. No other client may have it.
+    fn new(config: &Config, name: &ClientName, given: Option<PublicKey>) -> Outcome<Self> {
+        let psk = Psk::from_bytes(random()?);
+        let (secret, public) = match given {
+            Some(public) => (None, public),
+            None => {
+                let secret = SecretKey::from_bytes(random()?);
+                let public = secret.public_key();
+                (Some(secret), public)
+            }
+        };
+        let clients = config.clients()?;
+        let other = clients.iter().find(|client| client.policy.key == public && client.policy.name != *name);
+        if let Some(other) = other {
+            let what = format_args!("client {} has this public key", other.policy.name);
+            return Err(Failure::new(Exit::Usage, what)
+                .hint("every client has a key of its own: spa-client keygen --name OTHER makes another"));
+        }
+        Ok(Self { psk, secret, public })
+    }
+
+    fn invite(
+        &self,
+        config: &Config,
+        keys: &ServerKeyFile,
+        name: &ClientName,
+        host: &str,
+        allow: &[ServiceName],
+        handover: &Handover,
+    ) -> Invite {
+        let known = |name: &&ServiceName| config.services.contains_key(*name);
+        Invite {
+            client: name.clone(),
+            address: host.to_owned(),
+            port: config.port,
+            server: keys.secret.public_key(),
+            // A client seals under the newest: the others are no concern of a new one.
+            cloaks: keys.cloaks.iter().take(1).cloned().collect(),
+            psk: self.psk.clone(),
+            secret: self.secret.clone(),
+            services: allow
+                .iter()
+                .filter(known)
+                .map(|name| (name.clone(), config.services[name].clone()))
+                .collect(),
+            expires: handover.expires.map(|date| date.0),
+        }
+    }
+}
+
+fn write_files(
+    config: &Config,
+    options: &ClientAdd,
+    fresh: &Fresh,
+    cloak: &CloakKey,
+    handover: &Handover,
+) -> Outcome {
+    files::make_private_directory(&config.clients_dir)?;
+    let psk_path = psk_path(config, &options.name);
+    let text = client_toml(options, &fresh.public, cloak, handover);
+    // A psk without its client is harmless, and what a crash leaves is replaced here; the reverse would not load.
+    files::write_atomically(
+        &psk_path,
+        spa_proto::psk_file_text(&fresh.psk).as_bytes(),
+        0o600,
+        Existing::Replace,
+    )?;
+    files::write_atomically(&config.client_path(&options.name), text.as_bytes(), 0o600, Existing::Keep)
+}
+
+/// The client's file. All values are validated words, so none needs escaping.
+fn client_toml(options: &ClientAdd, public: &PublicKey, cloak: &CloakKey, handover: &Handover) -> String {
+    let list =
+        |words: Vec<String>| words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+    let mut text = format!(
+        "name = \"{name}\"\npublic-key = \"{public}\"\npsk-file = \"{name}.psk\"\nallow = [{allow}]\n",
+        name = options.name,
+        allow = list(options.allow.iter().map(ToString::to_string).collect()),
+    );
+    let mut line = |key: &str, value: String| {
+        let _ = writeln!(text, "{key} = {value}"); // a String takes everything
+    };
+    if !options.sources.is_empty() {
+        line("sources", format!("[{}]", list(options.sources.iter().map(ToString::to_string).collect())));
+    }
+    if options.require_bound {
+        line("require-bound", "true".to_owned());
+    }
+    if options.allow_explicit {
+        line("allow-explicit", "true".to_owned());
+    }
+    if let Some(longest) = options.max_open_for {
+        line("max-open-for", format!("\"{longest}\""));
+    }
+    if let Some(date) = options.valid_until {
+        line("valid-until", format!("\"{date}\""));
+    }
+    if let Some(date) = handover.expires {
+        line("first-knock-by", format!("\"{date}\""));
+    }
+    line("host", format!("\"{}\"", options.host));
+    line("cloak", format!("\"{}\"", cloak.id()));
+    text
+}
+
+fn psk_path(config: &Config, name: &ClientName) -> PathBuf {
+    config.clients_dir.join(format!("{name}.psk"))
+}
+
+/// Has the daemon take a change that shuts a client out, and says what holds where it cannot: some other file is
+/// wrong, so the daemon goes on with what it knew. At least nothing of the client stays open.
+fn shut_out(config: &Config, name: &ClientName) -> Outcome {
+    reload_if_running(config).map_err(|failure| {
+        let all_of_it =
+            Request::Revoke { client: Some(name.to_string()), source: None, endpoint: None, cut: false };
+        let revoked =
+            control::ask(&config.state_dir, &all_of_it).map_or("could not be revoked", |_| "are revoked");
+        Failure::new(failure.exit, failure).hint(format_args!(
+            "the grants of {name} {revoked}, but it is let in with what it had until `spa-server reload` succeeds"
+        ))
+    })
+}

@@ -1,0 +1,143 @@
+//! `client rotate`, `invite`, `disable`, `enable`, `remove`.
+
+use std::fs;
+
+use spa_tests::probe::{PATIENCE, Probe, eventually};
+use spa_tests::scene::Scene;
+use spa_tests::{Client, Family, Settings, Variant, in_namespace, succeeded, write_private};
+
+use super::{refused, said};
+
+fn scene() -> Scene {
+    Scene::new(&Settings { open_for: "20s", ..Settings::new(Variant::Nft) }, Family::V4)
+}
+
+fn json(scene: &Scene, name: &str) -> serde_json::Value {
+    let list: serde_json::Value =
+        serde_json::from_str(&scene.server.must(&["client", "list", "--json"])).unwrap();
+    list.as_array().unwrap().iter().find(|one| one["name"] == name).unwrap().clone()
+}
+
+/// What is in clients.d, by name: `.psk` and `.psk-2` come before `.toml`.
+fn files(scene: &Scene) -> Vec<String> {
+    let entries = fs::read_dir(scene.server.file("clients.d")).unwrap().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn rotated_keys_replace_the_old_ones_at_once() {
+    in_namespace(|| {
+        let scene = scene();
+        let (server, client) = (&scene.server, &scene.topology.client);
+        let path = server.file("clients.d/alice.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        write_private(&path, format!("# alice's laptop\n{text}max-grants = 8 # enough\n"));
+        let thief = Client::invited(&scene.topology.client, "thief", &scene.invite);
+        scene.alice.must(&["open", "ssh", "--wait"]);
+        for (turn, psk) in [(1, "alice.psk-2"), (2, "alice.psk")] {
+            let output = server.call(&["client", "rotate", "alice"]);
+            let invite = succeeded("client rotate", &output);
+            assert_eq!(invite.lines().count(), 1);
+            assert!(said(&output).contains("import --update"), "{}", said(&output));
+            assert_eq!(files(&scene), [psk, "alice.toml"].map(str::to_owned), "no old psk is left");
+            assert_eq!(scene.look(client, 22), Probe::Silent, "what the old keys opened is closed");
+            thief.open("ssh");
+            eventually("the old keys are refused", PATIENCE, || server.refused("name") == turn);
+            let update = scene.alice.call_with(&["import", "--update"], invite.as_bytes());
+            succeeded("import --update", &update);
+            scene.alice.must(&["open", "ssh", "--wait"]);
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("# alice's laptop\n") && text.contains("max-grants = 8 # enough"), "{text}");
+        assert!(scene.alice.file("bastion.key.old").exists(), "the key before is kept");
+        // Errors: before anything is written.
+        refused(&server.call(&["client", "rotate", "bob"]), 66, &["no client bob", "client list"]);
+        refused(&server.call(&["client", "rotate", "alice", "--host", "a b"]), 64, &["host name or address"]);
+        write_private(&path, fs::read_to_string(&path).unwrap().replace("host = ", "# host = "));
+        refused(&server.call(&["client", "rotate", "alice"]), 64, &["alice.toml", "--host ADDRESS"]);
+        scene.alice.must(&["open", "ssh", "--wait"]);
+        server.must(&["client", "remove", "alice"]);
+        assert!(files(&scene).is_empty());
+    });
+}
+
+#[test]
+fn a_client_with_its_own_key_can_rotate_too() {
+    in_namespace(|| {
+        let scene = scene();
+        let bob = Client::new(&scene.topology.client, "bob");
+        let host = scene.address.to_string();
+        let key = bob.must(&["keygen", "--name", "bastion"]);
+        let invite = scene.server.enrol("bob", "ssh", &host, &["--public-key", key.trim()]);
+        assert_eq!(spa_proto::Invite::parse(&invite).unwrap().secret, None);
+        bob.import("bastion", &invite);
+        bob.must(&["open", "ssh", "--wait"]);
+        // The psk alone is new, and the key the same.
+        let invite = scene.server.must(&["client", "rotate", "bob", "--public-key", key.trim()]);
+        succeeded("import --update", &bob.call_with(&["import", "--update"], invite.as_bytes()));
+        bob.must(&["open", "ssh", "--wait"]);
+        let taken = scene.server.call(&["client", "rotate", "alice", "--public-key", key.trim()]);
+        refused(&taken, 64, &["client bob has this public key"]);
+    });
+}
+
+#[test]
+fn a_disabled_client_is_shut_out_until_it_is_enabled() {
+    in_namespace(|| {
+        let scene = scene();
+        let (server, client) = (&scene.server, &scene.topology.client);
+        scene.alice.must(&["open", "ssh", "--wait"]);
+        assert_eq!(json(&scene, "alice")["state"], "active");
+        assert!(json(&scene, "alice")["last-knock"].is_u64());
+        server.must(&["client", "disable", "alice"]);
+        assert_eq!(scene.look(client, 22), Probe::Silent, "its grants end at once");
+        assert!(server.grants().is_empty());
+        scene.alice.open("ssh");
+        eventually("it is refused", PATIENCE, || server.refused("name") == 1);
+        assert_eq!(json(&scene, "alice")["state"], "disabled");
+        let again = server.call(&["client", "disable", "alice"]);
+        assert!(again.status.success() && said(&again).contains("disabled already"));
+        server.must(&["check"]);
+        server.must(&["client", "enable", "alice"]);
+        scene.alice.must(&["open", "ssh", "--wait"]);
+        assert!(!fs::read_to_string(server.file("clients.d/alice.toml")).unwrap().contains("disabled"));
+        assert!(said(&server.call(&["client", "enable", "alice"])).contains("is not disabled"));
+        refused(&server.call(&["client", "disable", "bob"]), 66, &["no client bob"]);
+        refused(&server.call(&["client", "enable", "bob"]), 66, &["no client bob"]);
+    });
+}
+
+#[test]
+fn an_update_is_for_the_entry_of_its_server() {
+    in_namespace(|| {
+        let scene = scene();
+        let (alice, server) = (&scene.alice, &scene.server);
+        let host = scene.address.to_string();
+        let before = fs::read_to_string(alice.config()).unwrap();
+        let edited = before.replace("source = \"auto\"", "source = \"observed\" # behind NAT");
+        write_private(&alice.config(), &edited);
+        // The same client again: no private key in it, and the entry's own settings stay.
+        let invite = server.must(&["client", "invite", "alice", "--host", "bastion.example.org"]);
+        assert_eq!(spa_proto::Invite::parse(&invite).unwrap().secret, None);
+        let output = alice.call_with(&["import", "--update"], invite.as_bytes());
+        assert!(said(&output).contains("keeps"), "{}", said(&output));
+        assert_eq!(fs::read_to_string(alice.config()).unwrap(), edited);
+        alice.must(&["open", "ssh", "--wait"]);
+        // Which entry, and is there one?
+        let bob = Client::new(&scene.topology.client, "bob");
+        let import = |client: &Client, further: &[&str]| {
+            client.call_with(&[&["import", "--update"], further].concat(), invite.as_bytes())
+        };
+        refused(&import(&bob, &[]), 64, &["no entry", "--name NAME"]);
+        refused(&import(alice, &["--name", "basti0n"]), 64, &["bastion"]);
+        let plain = alice.call_with(&["import", "--name", "bastion"], scene.invite.as_bytes());
+        refused(&plain, 64, &["already", "--update"]);
+        let no_key = bob.call_with(&["import", "--name", "bastion"], invite.as_bytes());
+        refused(&no_key, 66, &["bastion.key.pending", "--update"]);
+        alice.import("second", &server.enrol("carol", "ssh", &host, &[]));
+        refused(&import(alice, &[]), 64, &["bastion, second", "--name"]);
+        succeeded("import", &import(alice, &["--name", "bastion"]));
+    });
+}
