@@ -145,6 +145,7 @@ fn host(invite: Invite, args: &ImportArgs, key_file: &Path) -> Host {
         server_key: invite.server,
         key_file: key_file.to_owned(),
         source: Source::Auto,
+        resolver: None,
         services: BTreeMap::from_iter(invite.services),
     }
 }

@@ -45,7 +45,7 @@ pub fn run(cli: Cli) -> Outcome {
             clap_complete::generate(shell, &mut Cli::command(), "spa-server", &mut script);
             print(String::from_utf8_lossy(&script).trim_end())
         }
-        Command::Man => man(),
+        Command::Man { dir } => man(dir.as_deref()),
         Command::Verifier => verifier::run(),
     }
 }
@@ -55,10 +55,28 @@ fn config_or_defaults(path: &Path) -> Outcome<Config> {
     if path == Path::new(DEFAULT_PATH) && !path.exists() { Config::defaults() } else { Config::load(path) }
 }
 
-fn man() -> Outcome {
+/// The page of the program to standard output; or with a directory, all pages, one for each command.
+fn man(directory: Option<&Path>) -> Outcome {
     let failed = |error| Failure::new(Exit::Io, format_args!("cannot write the manual page: {error}"));
-    let page = clap_mangen::Man::new(Cli::command()).section("8");
-    page.render(&mut std::io::stdout()).map_err(failed)
+    let mut command = Cli::command().disable_help_subcommand(true);
+    let Some(directory) = directory else {
+        let page = clap_mangen::Man::new(command).section("8").manual(MANUAL);
+        return page.render(&mut std::io::stdout()).map_err(failed);
+    };
+    command.build();
+    write_pages(&command, directory).map_err(failed)
+}
+
+const MANUAL: &str = "spa-server manual";
+
+fn write_pages(command: &clap::Command, directory: &Path) -> std::io::Result<()> {
+    for command in command.get_subcommands().filter(|command| !command.is_hide_set()) {
+        write_pages(command, directory)?;
+    }
+    // Of the program's version, also where the page is a command's, which has none of its own.
+    let source = concat!("spa-server ", env!("CARGO_PKG_VERSION"));
+    let page = clap_mangen::Man::new(command.clone()).section("8").manual(MANUAL).source(source);
+    page.generate_to(directory).map(drop)
 }
 
 /// Prints a line on standard output.
