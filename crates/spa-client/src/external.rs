@@ -288,7 +288,8 @@ mod tests {
 
     #[test]
     fn what_answers_another_question_is_passed_over() {
-        let mut packet = Packet::parse(&question(7, "my.test", TYPE::A).unwrap()).unwrap().into_reply();
+        let query = question(7, "my.test", TYPE::A).unwrap();
+        let mut packet = Packet::parse(&query).unwrap().into_reply();
         packet.answers.push(simple_dns::ResourceRecord::new(
             Name::new_unchecked("my.test"),
             CLASS::IN,

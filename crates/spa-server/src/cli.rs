@@ -69,7 +69,8 @@ knocks\nis let in before that moment has passed. Refused while the daemon runs."
     Recover,
     /// Print shell completions.
     Completions {
-        /// The shell.
+        /// bash, zsh, fish, elvish or powershell.
+        #[arg(hide_possible_values = true)]
         shell: clap_complete::Shell,
     },
     /// Print the manual page, or write all of them.

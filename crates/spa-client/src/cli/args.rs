@@ -74,7 +74,8 @@ pub(super) enum Command {
     /// Print the completions for a shell.
     #[command(after_help = examples::COMPLETIONS)]
     Completions {
-        /// The shell.
+        /// bash, zsh, fish, elvish or powershell.
+        #[arg(hide_possible_values = true)]
         shell: clap_complete::Shell,
     },
     /// Print the manual page, or write all of them.

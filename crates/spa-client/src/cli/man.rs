@@ -9,23 +9,44 @@ use super::failure::{Failure, io_failure};
 
 /// The page of the program to standard output; or with a directory, all pages, one for each command.
 pub(super) fn run(directory: Option<&Path>) -> Result<(), Failure> {
-    let command = Args::command().disable_help_subcommand(true);
-    let Some(directory) = directory else {
-        let page = clap_mangen::Man::new(command).manual(MANUAL);
-        return page.render(&mut std::io::stdout()).map_err(io_failure("cannot write"));
-    };
-    let mut command = command;
+    let mut command = Args::command().disable_help_subcommand(true);
     command.build();
-    write(&command, directory).map_err(io_failure("cannot write man pages"))
+    match directory {
+        Some(directory) => write_pages(&command, directory).map_err(io_failure("cannot write man pages")),
+        None => write_page(&command, &mut std::io::stdout()).map_err(io_failure("cannot write")),
+    }
 }
 
-const MANUAL: &str = "spa-client manual";
-
-fn write(command: &clap::Command, directory: &Path) -> std::io::Result<()> {
+fn write_pages(command: &clap::Command, directory: &Path) -> std::io::Result<()> {
     for command in command.get_subcommands().filter(|command| !command.is_hide_set()) {
-        write(command, directory)?;
+        write_pages(command, directory)?;
     }
-    // Of the program's version, also where the page is a command's, which has none of its own.
-    let source = concat!("spa-client ", env!("CARGO_PKG_VERSION"));
-    clap_mangen::Man::new(command.clone()).manual(MANUAL).source(source).generate_to(directory).map(drop)
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name());
+    let mut file = std::fs::File::create(directory.join(format!("{name}.1")))?;
+    write_page(command, &mut file)
+}
+
+/// As `clap_mangen::Man::render` does; but the title keeps its place for a date, and examples keep their lines.
+fn write_page(command: &clap::Command, to: &mut dyn std::io::Write) -> std::io::Result<()> {
+    use clap_mangen::roff::{Roff, roman};
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name());
+    let version = concat!("spa-client ", env!("CARGO_PKG_VERSION"));
+    let page = clap_mangen::Man::new(command.clone());
+    // Without a date: the pages are the same whenever they are made.
+    writeln!(to, ".TH \"{name}\" \"1\" \"\" \"{version}\" \"spa-client manual\"")?;
+    page.render_name_section(to)?;
+    page.render_synopsis_section(to)?;
+    page.render_description_section(to)?;
+    page.render_options_section(to)?;
+    if command.get_subcommands().any(|command| !command.is_hide_set()) {
+        page.render_subcommands_section(to)?;
+    }
+    let Some(notes) = command.get_after_help() else { return Ok(()) };
+    let mut roff = Roff::new();
+    roff.control("SH", ["EXAMPLES AND NOTES"]).control("nf", []);
+    for line in notes.to_string().lines() {
+        roff.text([roman(line)]);
+    }
+    roff.control("fi", []);
+    roff.to_writer(to)
 }

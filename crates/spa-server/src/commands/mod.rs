@@ -4,6 +4,7 @@ mod check;
 mod client;
 mod keygen;
 mod lifecycle;
+mod man;
 mod remote;
 
 use std::io::Write as _;
@@ -45,7 +46,7 @@ pub fn run(cli: Cli) -> Outcome {
             clap_complete::generate(shell, &mut Cli::command(), "spa-server", &mut script);
             print(String::from_utf8_lossy(&script).trim_end())
         }
-        Command::Man { dir } => man(dir.as_deref()),
+        Command::Man { dir } => man::run(dir.as_deref()),
         Command::Verifier => verifier::run(),
     }
 }
@@ -53,30 +54,6 @@ pub fn run(cli: Cli) -> Outcome {
 /// `keygen` comes before any configuration.
 fn config_or_defaults(path: &Path) -> Outcome<Config> {
     if path == Path::new(DEFAULT_PATH) && !path.exists() { Config::defaults() } else { Config::load(path) }
-}
-
-/// The page of the program to standard output; or with a directory, all pages, one for each command.
-fn man(directory: Option<&Path>) -> Outcome {
-    let failed = |error| Failure::new(Exit::Io, format_args!("cannot write the manual page: {error}"));
-    let mut command = Cli::command().disable_help_subcommand(true);
-    let Some(directory) = directory else {
-        let page = clap_mangen::Man::new(command).section("8").manual(MANUAL);
-        return page.render(&mut std::io::stdout()).map_err(failed);
-    };
-    command.build();
-    write_pages(&command, directory).map_err(failed)
-}
-
-const MANUAL: &str = "spa-server manual";
-
-fn write_pages(command: &clap::Command, directory: &Path) -> std::io::Result<()> {
-    for command in command.get_subcommands().filter(|command| !command.is_hide_set()) {
-        write_pages(command, directory)?;
-    }
-    // Of the program's version, also where the page is a command's, which has none of its own.
-    let source = concat!("spa-server ", env!("CARGO_PKG_VERSION"));
-    let page = clap_mangen::Man::new(command.clone()).section("8").manual(MANUAL).source(source);
-    page.generate_to(directory).map(drop)
 }
 
 /// Prints a line on standard output.
