@@ -72,6 +72,16 @@ END
     local wanted
     wanted=$(missing_packages <<'END'
 python3 python3
+rsync rsync
+git git
+curl curl
+openssl openssl
+faketime faketime
+zsh zsh
+fish fish
+groff groff
+mandoc mandoc
+script bsdutils
 shellcheck shellcheck
 zbarimg zbar-tools
 valgrind valgrind
@@ -141,6 +151,16 @@ count_tests() {
     while read -r test; do FAILED+=("$test"); done < <(failed_tests)
 }
 
+# Whether the client is right for another system, as far as the compiler can tell without its linker and libraries.
+check_with_target() {
+    if rustup target add "$1" >/dev/null 2>&1; then
+        check "Client on $1" cargo check --locked --quiet -p spa-client --target "$1"
+        check "Client library on $1" cargo check --locked --quiet -p spa-client --no-default-features --target "$1"
+    else
+        skip "Client on $1" "rustup cannot add the target"
+    fi
+}
+
 lint_scripts() {
     shellcheck -x -P tests tests/*.sh examples/*.sh .ci/run
 }
@@ -183,6 +203,8 @@ check "Release build" build
 check "Tests" run_tests
 count_tests
 check_with valgrind "Instructions of the gate's steps" cargo bench --locked --quiet -p spa-gate --bench instructions
+check_with_target x86_64-pc-windows-gnu
+check_with_target aarch64-apple-darwin
 check "Licences, bans, sources" cargo deny --log-level error check bans licenses sources
 check_with systemd-analyze "systemd units" verify_units
 check "Quickstart" examples/quickstart.sh

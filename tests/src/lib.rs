@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 mod client;
+pub mod manual;
 pub mod ns;
 pub mod probe;
 mod process;

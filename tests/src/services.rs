@@ -75,7 +75,8 @@ impl Sshd {
             sh(&format!("ssh-keygen -q -t ed25519 -N '' -f {path}/{key}"));
         }
         let host_key = fs::read_to_string(directory.join("host-key.pub")).expect("just made");
-        write(&directory.join("known-hosts"), &format!("server {host_key}"));
+        let known = [Family::V4, Family::V6].map(|family| topology.server.address(family).to_string()).join(",");
+        write(&directory.join("known-hosts"), &format!("server,127.0.0.1,{known} {host_key}"));
         write(&directory.join("sshd.conf"), &configuration(&directory));
         let (uid, gid) = (outer_id("uid"), outer_id("gid"));
         unprivileged_ports(&topology.server.ns);
@@ -99,6 +100,15 @@ impl Sshd {
         });
         let user = sh(&format!("getent passwd {uid}")).split(':').next().unwrap_or("root").to_owned();
         Self { process, directory, user }
+    }
+
+    /// The lines of an ssh configuration with which its user logs in by name or address; for what runs ssh itself.
+    pub fn ssh_config(&self) -> String {
+        let (path, user) = (self.directory.display(), &self.user);
+        format!(
+            "User {user}\nIdentityFile {path}/user-key\nIdentitiesOnly yes\nUserKnownHostsFile {path}/known-hosts\n\
+             GlobalKnownHostsFile none\nStrictHostKeyChecking yes\nBatchMode yes\nExitOnForwardFailure yes\n"
+        )
     }
 
     /// What sshd logged.
@@ -131,7 +141,7 @@ fn configuration(directory: &Path) -> String {
     format!(
         "ListenAddress 0.0.0.0\nListenAddress ::\nHostKey {path}/host-key\nAuthorizedKeysFile {path}/user-key.pub\n\
          PasswordAuthentication no\nPermitRootLogin prohibit-password\nStrictModes no\nUsePAM no\nPidFile none\n\
-         MaxStartups 200\n"
+         MaxStartups 200\nSubsystem sftp internal-sftp\n"
     )
 }
 

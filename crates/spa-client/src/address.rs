@@ -16,19 +16,33 @@ pub enum Source {
     Observed,
     /// The local address on the route; the server must see the same one.
     Bound,
+    /// Bound, also behind NAT: to the local address where that is global, else to the one that the entry's resolver
+    /// names. Never falls back by itself.
+    Resolve,
     /// This address, wherever the packet comes from; only where the client's policy on the server allows it.
     Explicit(IpAddr),
 }
 
 impl Source {
-    /// The address field of a packet that leaves from `local`.
-    pub fn address(self, local: IpAddr) -> Address {
+    /// The address field of a packet that leaves from `local`; `None` where a resolver has to be asked for it.
+    pub fn address(self, local: IpAddr) -> Option<Address> {
         let local = local.to_canonical();
-        match self {
-            Self::Auto if is_global(local) => Address::Bound(local),
+        Some(match self {
+            Self::Auto | Self::Resolve if is_global(local) => Address::Bound(local),
             Self::Auto | Self::Observed => Address::Observed,
             Self::Bound => Address::Bound(local),
+            Self::Resolve => return None,
             Self::Explicit(address) => Address::Explicit(address),
+        })
+    }
+
+    /// Why [`Self::address`] is what it is, for people.
+    pub fn reason(self, local: IpAddr) -> &'static str {
+        match self {
+            Self::Auto | Self::Resolve if is_global(local) => "its local address is global",
+            Self::Auto => "its local address is not global, so the server sees another",
+            Self::Resolve => "the resolver named it",
+            Self::Observed | Self::Bound | Self::Explicit(_) => "as chosen",
         }
     }
 }
@@ -39,7 +53,7 @@ pub struct SourceError;
 
 impl fmt::Display for SourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected \"auto\", \"observed\", \"bound\" or an IP address")
+        f.write_str("expected \"auto\", \"observed\", \"bound\", \"resolve\" or an IP address")
     }
 }
 
@@ -53,6 +67,7 @@ impl FromStr for Source {
             "auto" => Ok(Self::Auto),
             "observed" => Ok(Self::Observed),
             "bound" => Ok(Self::Bound),
+            "resolve" => Ok(Self::Resolve),
             _ => {
                 let address = text.parse::<IpAddr>().map_err(|_| SourceError)?.to_canonical();
                 if address.is_unspecified() { Err(SourceError) } else { Ok(Self::Explicit(address)) }
@@ -67,6 +82,7 @@ impl fmt::Display for Source {
             Self::Auto => f.write_str("auto"),
             Self::Observed => f.write_str("observed"),
             Self::Bound => f.write_str("bound"),
+            Self::Resolve => f.write_str("resolve"),
             Self::Explicit(address) => address.fmt(f),
         }
     }
@@ -226,11 +242,14 @@ mod tests {
 
     #[test]
     fn auto_binds_global_addresses_only() {
-        assert_eq!(Source::Auto.address(ip("8.8.4.4")), Address::Bound(ip("8.8.4.4")));
-        assert_eq!(Source::Auto.address(ip("192.168.1.7")), Address::Observed);
-        assert_eq!(Source::Bound.address(ip("192.168.1.7")), Address::Bound(ip("192.168.1.7")));
-        assert_eq!(Source::Observed.address(ip("8.8.4.4")), Address::Observed);
-        assert_eq!(Source::Explicit(ip("9.9.9.9")).address(ip("8.8.4.4")), Address::Explicit(ip("9.9.9.9")));
+        assert_eq!(Source::Auto.address(ip("8.8.4.4")), Some(Address::Bound(ip("8.8.4.4"))));
+        assert_eq!(Source::Auto.address(ip("192.168.1.7")), Some(Address::Observed));
+        assert_eq!(Source::Bound.address(ip("192.168.1.7")), Some(Address::Bound(ip("192.168.1.7"))));
+        assert_eq!(Source::Resolve.address(ip("192.168.1.7")), None);
+        assert_eq!(Source::Resolve.address(ip("8.8.4.4")), Some(Address::Bound(ip("8.8.4.4"))));
+        assert_eq!(Source::Observed.address(ip("8.8.4.4")), Some(Address::Observed));
+        let explicit = Address::Explicit(ip("9.9.9.9"));
+        assert_eq!(Source::Explicit(ip("9.9.9.9")).address(ip("8.8.4.4")), Some(explicit));
     }
 
     #[test]

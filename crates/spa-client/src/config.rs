@@ -12,6 +12,7 @@ use spa_proto::{Endpoint, PublicKey, Request, Requests, ServiceName, is_host};
 use crate::address::Source;
 use crate::config_error::ConfigError;
 use crate::error::Error;
+use crate::external::Resolver;
 
 /// Longest configuration that is read, in bytes.
 const MAX_CONFIG: u64 = 1024 * 1024;
@@ -39,6 +40,8 @@ pub struct Host {
     pub key_file: PathBuf,
     /// Whose access to ask for.
     pub source: Source,
+    /// Who is asked for the external address, where `source` is [`Source::Resolve`].
+    pub resolver: Option<Resolver>,
     /// What the server calls its services, each with its endpoints.
     pub services: BTreeMap<ServiceName, Vec<Endpoint>>,
 }
@@ -187,6 +190,8 @@ struct RawHost {
     key_file: PathBuf,
     #[serde(default, deserialize_with = "from_str")]
     source: Source,
+    #[serde(default, deserialize_with = "some_from_str")]
+    resolver: Option<Resolver>,
     #[serde(default)]
     services: BTreeMap<Service, Endpoints>,
 }
@@ -200,6 +205,7 @@ impl RawHost {
             server_key: self.server_key,
             key_file: directory.join(self.key_file),
             source: self.source,
+            resolver: self.resolver,
             services: self.services.into_iter().map(|(name, list)| (name.0, list.0)).collect(),
         }
     }
@@ -207,6 +213,12 @@ impl RawHost {
 
 fn from_str<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(deserializer: D) -> Result<T, D::Error> {
     String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+}
+
+fn some_from_str<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    from_str(deserializer).map(Some)
 }
 
 /// A name that an entry, and a key file after it, can have.

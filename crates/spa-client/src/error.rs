@@ -70,6 +70,11 @@ pub enum Error {
         /// The host.
         host: String,
     },
+    /// The source is `resolve`, and the host has no resolver.
+    NoResolver {
+        /// The host.
+        host: String,
+    },
     /// The host's address did not resolve.
     Resolve {
         /// The name that was looked up.
@@ -137,6 +142,10 @@ impl Error {
                 "either the port opened and nothing listens there, or a firewall refuses in its place".to_owned(),
             ),
             Self::Clock => Some("set this machine's clock".to_owned()),
+            Self::NoResolver { .. } => Some(
+                "put resolver = \"https://...\" or \"dns:NAME@SERVER\" into its entry, or choose another source"
+                    .to_owned(),
+            ),
             Self::File { .. }
             | Self::RequestCount
             | Self::Resolve { .. }
@@ -177,6 +186,9 @@ impl fmt::Display for Error {
             Self::NotSent { failed } => {
                 f.write_str("the knock could not be sent")?;
                 failed.iter().try_for_each(|(address, error)| write!(f, "; {address}: {error}"))
+            }
+            Self::NoResolver { host } => {
+                write!(f, "host \"{host}\" has no resolver to ask for the external address")
             }
             Self::Random(source) => write!(f, "the system gave no random bytes: {source}"),
             Self::Clock => f.write_str("the clock shows a time before 1970"),

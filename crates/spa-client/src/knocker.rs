@@ -36,6 +36,12 @@ pub struct Sent {
     pub from: IpAddr,
     /// Whose access it asked for.
     pub address: Address,
+    /// Why that address mode, for people.
+    pub reason: &'static str,
+    /// Length of the datagram's payload, in bytes.
+    pub length: usize,
+    /// Its counter: Unix time in nanoseconds.
+    pub counter: u64,
 }
 
 /// What became of one knock. At least one packet was sent.
@@ -71,16 +77,23 @@ struct Path {
     to: SocketAddr,
     from: IpAddr,
     socket: UdpSocket,
+    /// What its packets ask for, and why that.
+    address: Address,
+    reason: &'static str,
 }
 
-impl Path {
+/// A connected UDP socket and its local address.
+struct Route(UdpSocket, IpAddr);
+
+impl Route {
     /// Connecting a UDP socket sends nothing: it chooses the route, and so the local address.
-    fn new(to: SocketAddr) -> io::Result<Self> {
+    fn to(to: SocketAddr) -> io::Result<Self> {
         let any: IpAddr =
             if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = UdpSocket::bind((any, 0))?;
         socket.connect(to)?;
-        Ok(Self { to, from: socket.local_addr()?.ip().to_canonical(), socket })
+        let from = socket.local_addr()?.ip().to_canonical();
+        Ok(Self(socket, from))
     }
 }
 
@@ -89,15 +102,18 @@ impl Path {
 /// # Errors
 /// Those of the sockets, such as a network that is unreachable.
 pub fn local_address(to: SocketAddr) -> io::Result<IpAddr> {
-    Path::new(to).map(|path| path.from)
+    Route::to(to).map(|Route(_, from)| from)
 }
 
 impl Knocker {
     /// Reads the host's keys.
     ///
     /// # Errors
-    /// Those of [`read_key_file`](crate::read_key_file), and [`Error::UselessKeys`].
+    /// Those of [`read_key_file`](crate::read_key_file), [`Error::UselessKeys`] and [`Error::NoResolver`].
     pub fn new(host: Host, options: Options) -> Result<Self, Error> {
+        if options.source.unwrap_or(host.source) == Source::Resolve && host.resolver.is_none() {
+            return Err(Error::NoResolver { host: host.name });
+        }
         let keys = read_key_file(&host.key_file)?;
         let useless = || Error::UselessKeys { host: host.name.clone() };
         let cloak = keys.cloaks.first().ok_or_else(useless)?; // the newest
@@ -145,7 +161,7 @@ impl Knocker {
         let mut failed = Vec::new();
         let mut paths = Vec::new();
         for to in resolve(&self.host.address, self.host.port, self.options.family).await? {
-            match Path::new(to) {
+            match self.path(to).await {
                 Ok(path) => paths.push(path),
                 Err(error) => failed.push((to, error)),
             }
@@ -157,19 +173,36 @@ impl Knocker {
         if report.sent.is_empty() { Err(Error::NotSent { failed: report.failed }) } else { Ok(report) }
     }
 
+    /// Chooses the route, and whose access to ask for over it.
+    async fn path(&self, to: SocketAddr) -> io::Result<Path> {
+        let Route(socket, from) = Route::to(to)?;
+        let source = self.source();
+        let address = match (source.address(from), &self.host.resolver) {
+            (Some(address), _) => address,
+            (None, Some(resolver)) => Address::Bound(resolver.ask(from).await?),
+            (None, None) => return Err(io::Error::other("no resolver to ask")), // new() has seen to it
+        };
+        Ok(Path { to, from, socket, address, reason: source.reason(from) })
+    }
+
+    fn source(&self) -> Source {
+        self.options.source.unwrap_or(self.host.source)
+    }
+
     /// Sends the current knock in fresh packets: new counter, nonce, ephemeral key and size for each.
     pub(crate) fn send(&mut self) -> Result<Report, Error> {
         let mut report = Report { sent: Vec::new(), failed: Vec::new(), state_trouble: None };
-        let source = self.options.source.unwrap_or(self.host.source);
         let Some(current) = &mut self.current else { return Ok(report) };
-        for Path { to, from, socket } in &current.paths {
-            let address = source.address(*from);
-            let knock = Knock { action: current.action.clone(), address, counter: self.counter.next()? };
+        for Path { to, from, socket, address, reason } in &current.paths {
+            let (address, counter) = (*address, self.counter.next()?);
+            let knock = Knock { action: current.action.clone(), address, counter };
             let packet = self.sealer.seal(&knock, &randomness()?);
             // What an earlier packet met would otherwise be reported instead of sending this one.
             current.unprotected |= is_refusal(socket);
             match socket.send(&packet) {
-                Ok(_) => report.sent.push(Sent { to: *to, from: *from, address }),
+                Ok(length) => {
+                    report.sent.push(Sent { to: *to, from: *from, address, reason, length, counter });
+                }
                 Err(error) => report.failed.push((*to, error)),
             }
         }

@@ -62,6 +62,23 @@ impl Knocker {
         let request = self.host().request_for(endpoint);
         let requests = Requests::new([request]).ok_or(Error::RequestCount)?;
         self.open(requests, None).await?;
+        self.reach_since(endpoint, start, timeout).await
+    }
+
+    /// Connects to a TCP endpoint, knocking again now and then as the last [`open`](Self::open) did.
+    ///
+    /// # Errors
+    /// Those of [`wait`](Self::wait).
+    pub async fn reach(&mut self, endpoint: Endpoint, timeout: Duration) -> Result<TcpStream, Error> {
+        self.reach_since(endpoint, Instant::now(), timeout).await
+    }
+
+    async fn reach_since(
+        &mut self,
+        endpoint: Endpoint,
+        start: Instant,
+        timeout: Duration,
+    ) -> Result<TcpStream, Error> {
         let (stream, _) = self.answer(endpoint, start, timeout).await?;
         // What comes in pieces is passed on in pieces; who wrote it decided on their size.
         stream.set_nodelay(true).ok();

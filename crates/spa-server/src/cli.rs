@@ -94,11 +94,17 @@ knocks\nis let in before that moment has passed. Refused while the daemon runs."
     Recover,
     /// Print shell completions.
     Completions {
-        /// The shell.
+        /// bash, zsh, fish, elvish or powershell.
+        #[arg(hide_possible_values = true)]
         shell: clap_complete::Shell,
     },
-    /// Print the manual page.
-    Man,
+    /// Print the manual page, or write all of them.
+    #[command(after_help = "Examples:\n  spa-server man | man -l -\n  spa-server man --dir /usr/share/man/man8")]
+    Man {
+        /// Write the pages of the program and of each command into this directory, which exists.
+        #[arg(long, value_name = "DIRECTORY")]
+        dir: Option<PathBuf>,
+    },
     /// The unprivileged half of the daemon, started by it.
     #[command(hide = true)]
     Verifier,

@@ -4,44 +4,22 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueHint};
+use clap_complete::ArgValueCompleter;
 
+use super::completions::{hosts, services};
+use super::examples;
 use crate::address::Source;
 use crate::duration;
 use crate::knocker::Options;
 use crate::resolve::Family;
 
-const EXAMPLES: &str = "\
-Examples:
-  spa-client import --name bastion < invite     take an administrator's invite
-  spa-client open ssh --wait                    open ssh for 30 seconds, and see that it is open
-  spa-client exec ssh -- rsync -a dir bastion:  keep it open while a command runs
-  spa-client check                              what could be wrong?
-
-In ~/.ssh/config, after which \"ssh bastion\" knocks by itself:
-  Host bastion
-    ProxyCommand spa-client connect --fdpass %h %p
-    ProxyUseFdpass yes
-
-Exit codes:
-   0  done
-  64  wrong usage, or no such host or service
-  65  bad data: the invite or the key file
-  66  a file is missing
-  69  no address or route, or the port refuses connections
-  74  reading or writing failed
-  75  could not tell whether the port opened
-  77  a secret file is open to others, or a file may not be read
-  78  the configuration is wrong
-exec gives its command's exit code; 128 and the signal's number where one ended
-it; 126 or 127 where it could not be run.";
-
 /// Knock at a server that shows no open port, and connect.
 #[derive(Debug, Parser)]
-#[command(name = "spa-client", version, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "spa-client", version, after_help = examples::PROGRAM, max_term_width = 110)]
 pub(super) struct Args {
     /// Configuration, instead of $XDG_CONFIG_HOME/spa/client.toml or ~/.config/spa/client.toml.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Say what is done, also where standard error is no terminal.
     #[arg(short, long, global = true, conflicts_with = "quiet")]
@@ -56,54 +34,63 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Open services for this machine, for a time.
+    #[command(after_help = examples::OPEN)]
     Open(OpenArgs),
     /// Close this machine's own openings before their time.
+    #[command(after_help = examples::CLOSE)]
     Close(CloseArgs),
     /// Open a port, connect to it, and copy standard input and output: ssh's ProxyCommand.
+    #[command(after_help = examples::CONNECT)]
     Connect(ConnectArgs),
     /// Keep services open while a command runs.
+    #[command(after_help = examples::EXEC)]
     Exec(ExecArgs),
     /// Make a key pair for a server whose administrator wants your public key.
+    #[command(after_help = examples::KEYGEN)]
     Keygen(KeygenArgs),
     /// Take an invite: write its host entry and key file.
-    #[command(
-        after_help = "Examples:\n  spa-client import --name bastion          paste the line, press Enter\n  spa-client import \
---name bastion invite   from a file\n  spa-client import --update < invite       new keys, or a new cloak key, from the \
-same server"
-    )]
+    #[command(after_help = examples::IMPORT)]
     Import(ImportArgs),
+    /// Print what ~/.ssh/config needs, so that ssh knocks by itself.
+    #[command(after_help = examples::SSH_CONFIG)]
+    SshConfig(SshConfigArgs),
     /// List the configured hosts.
+    #[command(after_help = examples::HOSTS)]
     Hosts {
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
     /// Check configuration, keys, name resolution, route and clock.
+    #[command(after_help = examples::CHECK)]
     Check {
         /// This host alone.
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", add = ArgValueCompleter::new(hosts))]
         host: Option<String>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
     /// Print the completions for a shell.
+    #[command(after_help = examples::COMPLETIONS)]
     Completions {
-        /// The shell.
+        /// bash, zsh, fish, elvish or powershell.
+        #[arg(hide_possible_values = true)]
         shell: clap_complete::Shell,
     },
-    /// Write the man pages into a directory.
-    #[command(hide = true)]
+    /// Print the manual page, or write all of them.
+    #[command(after_help = examples::MAN)]
     Man {
-        /// The directory, which exists.
-        directory: PathBuf,
+        /// Write the pages of the program and of each command into this directory, which exists.
+        #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+        dir: Option<PathBuf>,
     },
 }
 
 /// How to reach a server.
 #[derive(Debug, clap::Args)]
 pub(super) struct PathArgs {
-    /// Whose access to ask for: auto, observed, bound or an IP address.
+    /// Whose access to ask for: auto, observed, bound, resolve or an IP address.
     #[arg(long, value_name = "SOURCE")]
     source: Option<Source>,
     /// Use the host's IPv4 addresses alone.
@@ -128,10 +115,10 @@ impl PathArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct OpenArgs {
     /// Services of the host's entry, or endpoints such as tcp/22. One packet asks for all of them.
-    #[arg(required = true, value_name = "SERVICE")]
+    #[arg(required = true, value_name = "SERVICE", add = ArgValueCompleter::new(services))]
     pub services: Vec<String>,
     /// The host entry. Not needed where there is only one.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCompleter::new(hosts))]
     pub host: Option<String>,
     /// For how long, such as 30s, 5m or 1h. Without it, as long as the server's default; the server may shorten it.
     #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
@@ -152,10 +139,10 @@ pub(super) struct OpenArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct CloseArgs {
     /// What to close. Nothing named: everything that this client's key opened.
-    #[arg(value_name = "SERVICE")]
+    #[arg(value_name = "SERVICE", add = ArgValueCompleter::new(services))]
     pub services: Vec<String>,
     /// The host entry. Not needed where there is only one.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCompleter::new(hosts))]
     pub host: Option<String>,
     #[command(flatten)]
     pub path: PathArgs,
@@ -167,6 +154,7 @@ pub(super) struct CloseArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct ConnectArgs {
     /// A host entry's name or its address: ssh's %n or %h.
+    #[arg(add = ArgValueCompleter::new(hosts))]
     pub host: String,
     /// The TCP port: ssh's %p.
     pub port: NonZeroU16,
@@ -183,10 +171,10 @@ pub(super) struct ConnectArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct ExecArgs {
     /// Services of the host's entry, or endpoints such as tcp/22.
-    #[arg(required = true, value_name = "SERVICE")]
+    #[arg(required = true, value_name = "SERVICE", add = ArgValueCompleter::new(services))]
     pub services: Vec<String>,
     /// The host entry. Not needed where there is only one.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCompleter::new(hosts))]
     pub host: Option<String>,
     /// For how long to ask at a time. It is renewed at a third of that.
     #[arg(long = "for", value_name = "TIME", value_parser = duration::parse, default_value = "1m")]
@@ -200,7 +188,7 @@ pub(super) struct ExecArgs {
     #[command(flatten)]
     pub path: PathArgs,
     /// The command and its arguments.
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<std::ffi::OsString>,
 }
 
@@ -235,6 +223,22 @@ pub(super) struct ImportArgs {
     /// Replace an entry of this name. Its key file is kept as NAME.key.old.
     #[arg(long)]
     pub force: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SshConfigArgs {
+    /// The host entry. Not needed where there is only one.
+    #[arg(add = ArgValueCompleter::new(hosts))]
+    pub host: Option<String>,
+    /// Hand the connection to ssh instead of copying (ProxyUseFdpass).
+    #[arg(long, conflicts_with = "match_exec")]
+    pub fdpass: bool,
+    /// Knock from a Match line, and let ssh connect by itself.
+    #[arg(long)]
+    pub match_exec: bool,
+    /// The service that sshd is behind, where it is not called ssh and not on port 22.
+    #[arg(long, value_name = "SERVICE", add = ArgValueCompleter::new(services))]
+    pub service: Option<String>,
 }
 
 fn host_name(text: &str) -> Result<String, &'static str> {

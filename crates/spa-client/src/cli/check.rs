@@ -1,5 +1,6 @@
 //! `check`: what could keep a knock from working, as far as it can be seen from here.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use spa_proto::Address;
 
+use super::clock::is_synchronized;
 use super::failure::{Failure, UNAVAILABLE};
 use super::say::print;
 use crate::config::{Config, Host};
@@ -114,14 +116,11 @@ async fn check_addresses(host: &Host, findings: &mut Findings) {
         match local_address(to) {
             Ok(from) => {
                 reachable = true;
-                let mode = match host.source.address(from) {
-                    Address::Observed => "observed: for the address that the server sees".to_owned(),
-                    Address::Bound(address) => format!("bound: for {address}, which the server must see"),
-                    Address::Explicit(address) => {
-                        format!("explicit: for {address}, if the server's policy allows")
-                    }
-                };
-                findings.add(Some(host), "address", Verdict::Good, format!("{to} from {from}, {mode}"));
+                let (verdict, mode) = mode(host, from).await;
+                if verdict == Verdict::Bad {
+                    findings.code.get_or_insert(UNAVAILABLE);
+                }
+                findings.add(Some(host), "address", verdict, format!("{to} from {from}, {mode}"));
             }
             Err(error) => findings.add(Some(host), "address", Verdict::Note, format!("{to}: {error}")),
         }
@@ -132,31 +131,29 @@ async fn check_addresses(host: &Host, findings: &mut Findings) {
     }
 }
 
+/// Whose access a knock from this local address would ask for, and why.
+async fn mode(host: &Host, from: IpAddr) -> (Verdict, String) {
+    let address = match (host.source.address(from), &host.resolver) {
+        (Some(address), _) => address,
+        (None, Some(resolver)) => match resolver.ask(from).await {
+            Ok(address) => Address::Bound(address),
+            Err(error) => return (Verdict::Bad, format!("nothing to bind to: {error}")),
+        },
+        (None, None) => return (Verdict::Bad, "nothing to bind to: the entry has no resolver".to_owned()),
+    };
+    let mode = match address {
+        Address::Observed => "observed: for the address that the server sees".to_owned(),
+        Address::Bound(address) => format!("bound: for {address}, which the server must see"),
+        Address::Explicit(address) => format!("explicit: for {address}, if the server's policy allows"),
+    };
+    (Verdict::Good, format!("{mode} ({})", host.source.reason(from)))
+}
+
 fn check_clock(findings: &mut Findings) {
     let (verdict, detail) = match is_synchronized() {
-        Some(true) => (Verdict::Good, "synchronized"),
-        Some(false) => (Verdict::Note, "not synchronized; it must be right within a minute"),
-        None => (Verdict::Note, "unknown; it must be right within a minute"),
+        Some(true) => (Verdict::Good, "synchronized, as this system says"),
+        Some(false) => (Verdict::Note, "not synchronized, as this system says; it must be right within a minute"),
+        None => (Verdict::Note, "unknown here whether it is synchronized; it must be right within a minute"),
     };
     findings.add(None, "clock", verdict, detail);
-}
-
-/// What systemd says of the kernel's clock; `None` where there is none to ask.
-#[cfg(target_os = "linux")]
-fn is_synchronized() -> Option<bool> {
-    let asked = std::process::Command::new("timedatectl")
-        .args(["show", "--property=NTPSynchronized", "--value"])
-        .stdin(std::process::Stdio::null())
-        .output()
-        .ok()?;
-    match asked.stdout.trim_ascii() {
-        b"yes" => Some(true),
-        b"no" => Some(false),
-        _ => None,
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_synchronized() -> Option<bool> {
-    None
 }

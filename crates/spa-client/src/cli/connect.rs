@@ -3,13 +3,14 @@
 use std::net::TcpStream;
 use std::process::ExitCode;
 
-use spa_proto::{Endpoint, Protocol};
+use spa_proto::{Endpoint, Protocol, Requests};
 
 use super::args::ConnectArgs;
 use super::failure::{Failure, USAGE, io_failure};
 use super::say::Say;
 use super::{block_on, relay};
 use crate::config::Config;
+use crate::error::Error;
 use crate::knocker::Knocker;
 
 pub(super) fn run(args: ConnectArgs, config: &Config, say: Say) -> Result<ExitCode, Failure> {
@@ -17,13 +18,16 @@ pub(super) fn run(args: ConnectArgs, config: &Config, say: Say) -> Result<ExitCo
         .ok_or_else(|| Failure::new(USAGE, "a port is from 1 to 65535"))?;
     let host = config.host_for(&args.host, endpoint)?;
     let mut knocker = Knocker::new(host.clone(), args.path.options())?;
+    let requests = Requests::new([host.request_for(endpoint)]).ok_or(Error::RequestCount)?;
+    let say = say.only_if_asked();
     let stream = block_on(async {
-        let stream = knocker.connect(endpoint, args.timeout).await?;
+        say.report(&knocker.open(requests, None).await?);
+        let stream = knocker.reach(endpoint, args.timeout).await?;
         stream.into_std().map_err(io_failure("cannot take the connection over"))
     })??;
     stream.set_nonblocking(false).map_err(io_failure("cannot take the connection over"))?;
     if let Ok(peer) = stream.peer_addr() {
-        say.only_if_asked().progress(&format!("connected to {peer}"));
+        say.progress(&format!("connected to {peer}"));
     }
     if args.fdpass {
         pass(&stream)?

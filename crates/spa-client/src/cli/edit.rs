@@ -77,6 +77,9 @@ fn entry(host: &Host, key_file: &str) -> Table {
     entry.insert("server-key", value(host.server_key.to_string()));
     entry.insert("key-file", value(key_file));
     entry.insert("source", value(host.source.to_string()));
+    if let Some(resolver) = &host.resolver {
+        entry.insert("resolver", value(resolver.to_string()));
+    }
     entry.insert("services", value(services_value(host)));
     entry
 }

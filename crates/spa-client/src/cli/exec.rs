@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::args::ExecArgs;
 use super::failure::{Failure, USAGE, io_failure};
-use super::open::endpoints;
+use super::open::{endpoints, knock, wait};
 use super::say::{Say, warn};
 use crate::config::Config;
 use crate::knocker::Knocker;
@@ -30,8 +30,8 @@ pub(super) async fn run(args: ExecArgs, config: &Config, say: Say) -> Result<Exi
     let endpoints = endpoints(host, &requests);
     let mut knocker = Knocker::new(host.clone(), args.path.options())?;
     let opened = Instant::now();
-    say.report(&knocker.open(requests.clone(), Some(args.time)).await?);
-    let code = match knocker.wait(&endpoints, args.timeout).await {
+    say.report(&knock(&mut knocker, &requests, Some(args.time), say).await?);
+    let code = match wait(&mut knocker, &endpoints, args.timeout, say).await {
         Ok(_) => run_command(&args, &mut knocker, &requests, opened).await,
         Err(error) => Err(error.into()),
     };

@@ -46,7 +46,7 @@ impl From<Error> for Failure {
 
 fn code(error: &Error) -> u8 {
     match error {
-        Error::Config(_) => CONFIG,
+        Error::Config(_) | Error::NoResolver { .. } => CONFIG,
         Error::File { source, .. } => match source.kind() {
             io::ErrorKind::NotFound => NO_INPUT,
             io::ErrorKind::PermissionDenied => NO_PERMISSION,

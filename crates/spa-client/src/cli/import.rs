@@ -255,6 +255,7 @@ fn host(invite: Invite, name: &str, address: Option<&str>, key_file: &Path) -> H
         server_key: invite.server,
         key_file: key_file.to_owned(),
         source: Source::Auto,
+        resolver: None,
         services: BTreeMap::from_iter(invite.services),
     }
 }

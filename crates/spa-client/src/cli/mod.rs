@@ -2,8 +2,11 @@
 
 mod args;
 mod check;
+mod clock;
+mod completions;
 mod connect;
 mod edit;
+mod examples;
 mod exec;
 mod failure;
 #[cfg(unix)]
@@ -11,17 +14,19 @@ mod fdpass;
 mod hosts;
 mod import;
 mod keygen;
+mod man;
 mod open;
 mod passphrase;
 mod relay;
 mod say;
+mod ssh_config;
 mod staged;
 mod update;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::Parser as _;
 
 use crate::config::Config;
 use crate::error::Error;
@@ -31,6 +36,7 @@ use say::{Say, warn};
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    completions::answer();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
@@ -44,7 +50,8 @@ pub fn main() -> ExitCode {
             };
         }
     };
-    let one_line = matches!(args.command, Command::Connect(_)); // ssh's user sees it in the middle of a session
+    // ssh's user sees these in the middle of a session: connect as ProxyCommand, --quiet open as Match exec.
+    let one_line = args.quiet || matches!(args.command, Command::Connect(_));
     match run(args) {
         Ok(code) => code,
         Err(failure) => {
@@ -76,15 +83,11 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
             let path = path()?;
             return block_on(check::run(&load(&path)?, &path, host.as_deref(), json))?;
         }
-        Command::Completions { shell } => {
-            let mut script = Vec::new(); // generate panics where it cannot write
-            clap_complete::generate(shell, &mut Args::command(), "spa-client", &mut script);
-            std::io::Write::write_all(&mut std::io::stdout(), &script).map_err(io_failure("cannot write"))?;
+        Command::SshConfig(command) => {
+            ssh_config::run(&command, &load(&path()?)?, args.config.as_deref())?;
         }
-        Command::Man { directory } => {
-            clap_mangen::generate_to(Args::command(), directory)
-                .map_err(io_failure("cannot write man pages"))?;
-        }
+        Command::Completions { shell } => completions::print(shell)?,
+        Command::Man { dir } => man::run(dir.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -123,6 +126,7 @@ fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_well_formed() {

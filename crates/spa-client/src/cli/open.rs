@@ -1,5 +1,7 @@
 //! `open` and `close`.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use spa_proto::{Endpoint, Protocol, Requests};
 
@@ -16,7 +18,7 @@ pub(super) async fn open(args: OpenArgs, config: &Config, say: Say) -> Result<()
     let requests = host.requests(&args.services)?;
     let endpoints = endpoints(host, &requests);
     let mut knocker = Knocker::new(host.clone(), args.path.options())?;
-    let report = knocker.open(requests, args.time).await?;
+    let report = knock(&mut knocker, &requests, args.time, say).await?;
     say.report(&report);
     let Some(timeout) = args.wait else {
         say.progress("whether it opened cannot be seen from here (use --wait)");
@@ -26,7 +28,7 @@ pub(super) async fn open(args: OpenArgs, config: &Config, say: Say) -> Result<()
         return Ok(());
     };
     let waited = if endpoints.iter().any(|endpoint| endpoint.protocol() == Protocol::Tcp) {
-        knocker.wait(&endpoints, timeout).await.map_err(|error| (state(&error), Failure::from(error)))
+        wait(&mut knocker, &endpoints, timeout, say).await.map_err(|error| (state(&error), Failure::from(error)))
     } else {
         let what = args.services.join(", ");
         let message = format!("could not tell whether {what} opened: only TCP ports can be waited for");
@@ -55,6 +57,34 @@ pub(super) async fn close(args: CloseArgs, config: &Config, say: Say) -> Result<
     Ok(())
 }
 
+/// Knocks, and shows the look-up while it lasts.
+pub(super) async fn knock(
+    knocker: &mut Knocker,
+    requests: &Requests,
+    time: Option<Duration>,
+    say: Say,
+) -> Result<Report, Error> {
+    let address = knocker.host().address.clone();
+    let knocking = knocker.open(requests.clone(), time);
+    say.meanwhile(knocking, |_| format!("looking up {address}")).await
+}
+
+/// Waits for the ports, and shows for how long already.
+pub(super) async fn wait(
+    knocker: &mut Knocker,
+    endpoints: &[Endpoint],
+    timeout: Duration,
+    say: Say,
+) -> Result<Vec<Answer>, Error> {
+    let names: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+    let names = names.join(", ");
+    let waiting = knocker.wait(endpoints, timeout);
+    say.meanwhile(waiting, |so_far| {
+        format!("waiting for {names}: {:.1} of {:.0} s", so_far.as_secs_f32(), timeout.as_secs_f32())
+    })
+    .await
+}
+
 /// Every endpoint of the requests, as far as the host's entry names them.
 pub(super) fn endpoints(host: &Host, requests: &Requests) -> Vec<Endpoint> {
     requests.as_slice().iter().flat_map(|request| host.endpoints(request)).copied().collect()
@@ -71,7 +101,16 @@ fn json(host: &Host, report: &Report, state: &str, answers: &[Answer]) -> String
     let sent: Vec<Value> = report
         .sent
         .iter()
-        .map(|sent| json!({ "to": sent.to.to_string(), "from": sent.from.to_string(), "mode": mode(sent) }))
+        .map(|sent| {
+            json!({
+                "to": sent.to.to_string(),
+                "from": sent.from.to_string(),
+                "mode": mode(sent),
+                "reason": sent.reason,
+                "bytes": sent.length,
+                "counter": sent.counter,
+            })
+        })
         .collect();
     let failed: Vec<Value> = report
         .failed

@@ -60,6 +60,57 @@ fn errors_of_connect_are_one_line() {
 }
 
 #[test]
+fn resolving_wants_a_resolver() {
+    let home = home();
+    home.run("open ssh --source resolve").fails(78, &["has no resolver", "dns:NAME@SERVER"]);
+    let text = std::fs::read_to_string(home.config()).unwrap();
+    for wrong in ["http://example.org/", "dns:example.org", "dns:a@b:53"] {
+        std::fs::write(home.config(), format!("{text}resolver = \"{wrong}\"\n")).unwrap();
+        home.run("hosts").fails(78, &["expected \"https://...\"", ":7:"]);
+    }
+}
+
+#[test]
+fn ssh_config_is_printed_or_told_why_not() {
+    let home = home();
+    let ran = home.run("ssh-config");
+    let program = env!("CARGO_BIN_EXE_spa-client");
+    let block = format!("Host bastion\n    HostName 127.0.0.1\n    ProxyCommand {program} connect bastion %p\n");
+    assert!(ran.succeeds().out.ends_with(&block), "{}", ran.out);
+    assert!(ran.out.lines().all(|line| line.len() <= 120 || line.contains(program)), "{}", ran.out);
+    let ran = home.run("ssh-config bastion --match-exec --service web");
+    assert!(ran.succeeds().out.contains("open web --wait --host bastion\"\n"), "{}", ran.out);
+    assert!(ran.out.contains("    Port 80\n"), "{}", ran.out);
+    home.run("ssh-config bastoin").fails(64, &["did you mean \"bastion\"?"]);
+    home.run("ssh-config --service wbe").fails(64, &["did you mean \"web\"?"]);
+    home.run("ssh-config --service udp/53").fails(64, &["no TCP port"]);
+    home.run("ssh-config --fdpass --match-exec").fails(64, &["cannot be used with"]);
+    let text = std::fs::read_to_string(home.config()).unwrap().replace("ssh = \"tcp/22\", ", "");
+    std::fs::write(home.config(), text).unwrap();
+    home.run("ssh-config").fails(64, &["no service called ssh", "--service NAME", "web"]);
+}
+
+#[test]
+fn every_command_has_an_example() {
+    let home = home();
+    let help = home.run("--help");
+    let commands = help.succeeds().out.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands: Vec<&str> = commands
+        .take_while(|line| !line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|command| *command != "help")
+        .collect();
+    assert!(commands.len() >= 12, "{commands:?}");
+    for command in commands {
+        let help = home.run(&format!("{command} --help"));
+        assert!(help.succeeds().out.contains("Example"), "{command}");
+        assert!(help.out.contains(&format!("spa-client {command}")), "{command}");
+        assert!(help.out.lines().all(|line| line.chars().count() <= 100), "{}", help.out);
+    }
+}
+
+#[test]
 fn a_missing_configuration_says_how_to_get_one() {
     let home = Home::empty();
     home.run("open ssh").fails(66, &[".config/spa/client.toml", "spa-client import"]);

@@ -32,7 +32,7 @@ fn one_packet_says_what_was_asked() {
 
     let spoken = home.run("open ssh -v");
     assert!(spoken.succeeds().err.contains("cannot be seen from here (use --wait)"), "{spoken:?}");
-    assert!(spoken.err.contains(&format!("knocked {} (observed)", server.address())), "{spoken:?}");
+    assert!(spoken.err.contains(&format!("knocked at {} (observed)", server.address())), "{spoken:?}");
     let next = server.receive().knock;
     assert_eq!(next.action, Action::Open { requests: requests(&["ssh"]), seconds: 0 });
     assert!(next.counter > knock.counter);
@@ -108,6 +108,79 @@ fn waiting_sends_fresh_packets_until_the_port_answers() {
     for chunk in 0..16 {
         assert_eq!(distinct(packets.iter().map(|packet| &packet.packet[chunk * 16..][..16]).collect()), 3);
     }
+}
+
+/// Runs the command on a terminal of 80 by 24 (script(1) makes one), and gives what came to the screen.
+fn on_a_terminal(home: &Home, line: &str) -> String {
+    let command = format!("stty cols 80 rows 24; exec {} {line}", env!("CARGO_BIN_EXE_spa-client"));
+    let mut script = std::process::Command::new("script");
+    script.args(["-q", "-e", "-f", "-c", &command, "/dev/null"]).stdin(Stdio::null());
+    script.env("HOME", home.directory.path()).env_remove("XDG_CONFIG_HOME").env_remove("XDG_STATE_HOME");
+    let output = script.output().expect("script(1), of bsdutils, runs");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_terminal_sees_what_is_done() {
+    let (server, port) = (Server::new("127.0.0.1:0"), free_port());
+    let home = server.home(&format!("{{ ssh = \"tcp/{port}\" }}"));
+    let screen = thread::scope(|scope| {
+        let client = scope.spawn(|| on_a_terminal(&home, "open ssh --wait=20s"));
+        // The third packet is sent half a second after the first: by then the line that lives has been shown.
+        (0..3).for_each(|_| drop(server.receive()));
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let screen = client.join().unwrap();
+        drop(listener);
+        screen
+    });
+    assert!(screen.contains(&format!("knocked at {} (observed)\r\n", server.address())), "{screen:?}");
+    assert!(screen.contains(&format!("\rwaiting for tcp/{port}: 0.")), "{screen:?}");
+    let last = screen.trim_end().rsplit(['\r', '\n']).next().unwrap();
+    assert!(last.starts_with(&format!("tcp/{port} is open at 127.0.0.1 after ")), "{screen:?}");
+    assert!(!screen.contains('\x1b'), "no escape sequences: {screen:?}");
+    assert!(screen.split(['\r', '\n']).all(|line| line.len() < 80), "{screen:?}");
+    assert_eq!(on_a_terminal(&home, "open ssh -q"), "", "quiet is quiet");
+}
+
+#[test]
+fn details_are_told_when_asked_for() {
+    let server = Server::new("127.0.0.1:0");
+    let home = server.home("{}");
+    let ran = home.run("open tcp/22 -v --json");
+    let json: serde_json::Value = serde_json::from_str(&ran.succeeds().out).unwrap();
+    let (packet, sent) = (server.receive(), &json["sent"][0]);
+    assert_eq!(sent["bytes"], packet.packet.len());
+    assert_eq!(sent["counter"], packet.knock.counter);
+    let (seconds, nanos) = (packet.knock.counter / 1_000_000_000, packet.knock.counter % 1_000_000_000);
+    for piece in [
+        "from 127.0.0.1, observed: its local address is not global".to_owned(),
+        format!("{} bytes; time by this clock {seconds}.{nanos:09}", packet.packet.len()),
+    ] {
+        assert!(ran.err.contains(&piece), "no {piece:?} in {ran:?}");
+    }
+    let (port, serving) = listen(|mut stream| stream.write_all(b"in").unwrap());
+    let ran = home.run(&format!("connect 127.0.0.1 {port} -v"));
+    assert!(ran.succeeds().err.contains("connected to 127.0.0.1") && ran.err.contains("bytes; time"), "{ran:?}");
+    serving.join().unwrap();
+}
+
+#[test]
+fn the_example_of_the_library_knocks() {
+    let Some(example) = std::path::Path::new(env!("CARGO_BIN_EXE_spa-client")).parent() else { return };
+    let example = example.join("examples/knock");
+    // cargo test builds the examples; a runner that was given this test alone may not have.
+    if !example.exists() {
+        return spa_tests::skip("the_example_of_the_library_knocks", "the example was not built");
+    }
+    let server = Server::new("127.0.0.1:0");
+    let (port, serving) = listen(|mut stream| stream.write_all(b"SSH-2.0-test\r\n").unwrap());
+    let home = server.home(&format!("{{ ssh = \"tcp/{port}\" }}"));
+    let mut command = std::process::Command::new(example);
+    command.args(["bastion", "ssh"]).env("HOME", home.directory.path());
+    let ran = Ran::from(command.env_remove("XDG_CONFIG_HOME").env_remove("XDG_STATE_HOME").output().unwrap());
+    assert_eq!(ran.succeeds().out, "SSH-2.0-test\n");
+    assert_eq!(server.receive().knock.action, Action::Open { requests: requests(&["ssh"]), seconds: 30 });
+    serving.join().unwrap();
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod handover;
 mod init;
 mod keygen;
 mod lifecycle;
+mod man;
 mod remote;
 
 use std::io::Write as _;
@@ -59,7 +60,7 @@ pub fn run(cli: Cli) -> Outcome {
             clap_complete::generate(shell, &mut Cli::command(), "spa-server", &mut script);
             print(String::from_utf8_lossy(&script).trim_end())
         }
-        Command::Man => man(),
+        Command::Man { dir } => man::run(dir.as_deref()),
         Command::Verifier => verifier::run(),
     }
 }
@@ -67,12 +68,6 @@ pub fn run(cli: Cli) -> Outcome {
 /// `keygen` comes before any configuration.
 fn config_or_defaults(path: &Path) -> Outcome<Config> {
     if path == Path::new(DEFAULT_PATH) && !path.exists() { Config::defaults() } else { Config::load(path) }
-}
-
-fn man() -> Outcome {
-    let failed = |error| Failure::new(Exit::Io, format_args!("cannot write the manual page: {error}"));
-    let page = clap_mangen::Man::new(Cli::command()).section("8");
-    page.render(&mut std::io::stdout()).map_err(failed)
 }
 
 /// A change of keys or clients holds at once where the daemon runs.
