@@ -58,6 +58,7 @@ ip iproute2
 ss iproute2
 iptables iptables
 ip6tables iptables
+nft nftables
 conntrack conntrack
 sshd openssh-server
 ssh openssh-client

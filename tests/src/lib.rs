@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 mod client;
+pub mod nft;
 pub mod ns;
 pub mod probe;
 mod process;
@@ -103,7 +104,7 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// Runs a test for each iptables variant and each family: `for_each_variant_and_family!(opens_and_closes);` makes
+/// Runs a test for each kind of firewall and each family: `for_each_variant_and_family!(opens_and_closes);` makes
 /// `opens_and_closes::nft_ipv4` and so on, which call `opens_and_closes(variant, family)` in namespaces of their own.
 #[macro_export]
 macro_rules! for_each_variant_and_family {
@@ -134,13 +135,50 @@ macro_rules! for_each_variant_and_family {
                     in_namespace(|| super::$test(Variant::Legacy, Family::V6));
                 }
             }
+
+            #[test]
+            fn nftables_ipv4() {
+                in_namespace(|| super::$test(Variant::Nftables, Family::V4));
+            }
+
+            #[test]
+            fn nftables_ipv6() {
+                in_namespace(|| super::$test(Variant::Nftables, Family::V6));
+            }
         }
     )+ };
 }
 
-/// Runs a test for each iptables variant, as [`for_each_variant_and_family`] does.
+/// Runs a test for each kind of firewall, as [`for_each_variant_and_family`] does.
 #[macro_export]
 macro_rules! for_each_variant {
+    ($($test:ident),+ $(,)?) => { $(
+        mod $test {
+            use $crate::{Variant, in_namespace, legacy_or_skip};
+
+            #[test]
+            fn nft() {
+                in_namespace(|| super::$test(Variant::Nft));
+            }
+
+            #[test]
+            fn legacy() {
+                if legacy_or_skip(concat!(stringify!($test), "::legacy")) {
+                    in_namespace(|| super::$test(Variant::Legacy));
+                }
+            }
+
+            #[test]
+            fn nftables() {
+                in_namespace(|| super::$test(Variant::Nftables));
+            }
+        }
+    )+ };
+}
+
+/// Runs a test for both variants of iptables, where nftables has nothing of the kind.
+#[macro_export]
+macro_rules! for_each_iptables {
     ($($test:ident),+ $(,)?) => { $(
         mod $test {
             use $crate::{Variant, in_namespace, legacy_or_skip};
