@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use spa_firewall::nftables::Nftables;
+use spa_firewall::{Enforcer, Protection, Wanted};
 use spa_tests::nft::{self, Ruleset};
 use spa_tests::probe::{PATIENCE, Probe, eventually};
 use spa_tests::scene::Scene;
-use spa_tests::{Family, Settings, Variant, in_namespace};
+use spa_tests::{Family, SPA_PORT, Settings, Variant, in_namespace};
 
 /// Within this, protection and grants are back; on a busy machine within so many runs of `nft`.
 const SOON: Duration = Duration::from_secs(1);
@@ -99,15 +101,14 @@ fn the_table_outlives_its_owner_and_is_taken_over() {
     });
 }
 
-/// A second daemon, or a second `protect`, cannot take the table from the first.
+/// With another state directory, so that no lock keeps it away: `unprotect` cannot take the table from the daemon.
 #[test]
-fn two_owners_are_refused() {
+fn nobody_else_removes_the_table() {
     in_namespace(|| {
         let scene = &mut scene();
         if !is_owned(scene) {
-            return spa_tests::skip("two_owners_are_refused", "this kernel has no owned tables");
+            return spa_tests::skip("nobody_else_removes_the_table", "this kernel has no owned tables");
         }
-        // With a state directory of its own, so that the lock does not keep it away.
         let config = std::fs::read_to_string(scene.server.config()).expect("the configuration");
         let other = scene.server.file("other.toml");
         let state = scene.server.file("other-state");
@@ -117,7 +118,7 @@ fn two_owners_are_refused() {
         );
         spa_tests::write_private(&other, moved);
         let mut second = scene.server.ns().command(spa_tests::binary("spa-server"));
-        let output = second.arg("--config").arg(&other).arg("run").output().expect("nsenter runs");
+        let output = second.arg("--config").arg(&other).arg("unprotect").output().expect("nsenter runs");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains("inet spa"), "{said}");
         assert_eq!(looks(scene), WELL);
@@ -126,16 +127,29 @@ fn two_owners_are_refused() {
     });
 }
 
-/// As on a kernel without the flags: the table as it is loaded from a listing, which the daemon leaves as it is. The
-/// flags are the line with one tab.
+/// As on a kernel without the flags: the table was made without them, and the daemon leaves it so.
 fn share(scene: &mut Scene) {
-    let ns = scene.server.ns().clone();
     scene.server.process().stop();
-    ns.sh("nft list table inet spa | grep -v '^\tflags' >/run/shared.nft
-           { echo 'delete table inet spa'; cat /run/shared.nft; } | nft -f -");
+    let services = ["tcp/22", "tcp/80", "tcp/443", "udp/53"].map(|text| text.parse().expect("an endpoint"));
+    let protection = Protection {
+        spa_port: SPA_PORT,
+        protect: true,
+        except: Vec::new(),
+        services: services.into(),
+        provisional_until: None,
+    };
+    scene.server.ns().enter(|| {
+        let driver = Nftables::open_shared().expect("nobody holds the table");
+        let mut enforcer = Enforcer::new(Box::new(driver));
+        enforcer.remove_all().expect("it is removed");
+        let wanted = Wanted { protection: Some(protection), ..Wanted::default() };
+        enforcer.enforce(&wanted).expect("it is laid");
+    });
     scene.server.start();
+    scene.alice.open("ssh");
+    scene.wait_open(&scene.topology.client, 22);
+    scene.server.process().wait_log("grant client=alice", 0);
     assert!(!is_owned(scene), "it is left without an owner");
-    assert_eq!(scene.server.grants().len(), 1, "{}", scene.server.log());
     assert_eq!(looks(scene), WELL);
 }
 
@@ -150,13 +164,11 @@ fn without_an_owner_changes_are_put_right() {
         let (ours, foreign) = (Ruleset::read(&ns).ours(), Ruleset::read(&ns).foreign());
         let soon = SOON.max(began.elapsed() * SOON_EXECS);
         for change in [
-            "delete table inet spa",
-            "flush table inet spa",
             "flush chain inet spa ipv4",
             "insert rule inet spa ipv4 tcp dport 22 accept",
             "flush set inet spa openings4",
             "add element inet spa openings4 { 192.0.2.66 . tcp . 22 }",
-            "add table inet spa { flags dormant; }",
+            "delete table inet spa",
         ] {
             let from = scene.server.log().len();
             ns.sh(&format!("nft '{change}'"));
@@ -169,16 +181,27 @@ fn without_an_owner_changes_are_put_right() {
             assert_eq!(looks(scene), WELL, "after {change}\n{log}");
             assert_eq!(Ruleset::read(&ns).foreign(), foreign, "after {change}");
         }
-        // A flush of everything takes theirs, and ours comes back alone.
-        ns.sh("nft flush ruleset");
-        eventually("a flush is put right", soon, || nft::open(&ns, Family::V4).len() == 1);
-        assert_eq!(looks(scene), WELL);
+        assert!(is_owned(scene), "a table that is made anew has the flags");
         assert_eq!(scene.server.status()["state"], "ok");
         scene.server.process().stop();
     });
 }
 
 /// A table that is made anew is held from then on; so the fight is fought with a chain inside of it.
+#[test]
+fn without_an_owner_a_flush_is_put_right() {
+    in_namespace(|| {
+        let scene = &mut scene();
+        share(scene);
+        let (ns, from) = (scene.server.ns().clone(), scene.server.log().len());
+        ns.sh("nft add table ip theirs && nft flush ruleset");
+        eventually("it is put right", SOON * 4, || nft::open(&ns, Family::V4).len() == 1);
+        scene.server.process().wait_log("put right", from);
+        assert_eq!(looks(scene), WELL);
+        scene.server.process().stop();
+    });
+}
+
 #[test]
 fn without_an_owner_a_fight_is_bounded() {
     in_namespace(|| {

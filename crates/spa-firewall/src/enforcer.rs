@@ -117,7 +117,7 @@ impl Enforcer {
         loop {
             let (plan, jump_behind) = self.plan_from(wanted, &kernel, changed);
             if plan.is_empty() {
-                if fresh && wanted.protection.is_some() {
+                if wanted.protection.is_some() {
                     self.driver.hold()?;
                 }
                 report.jump_behind = jump_behind;

@@ -209,6 +209,10 @@ impl Firewall for Nftables {
     }
 
     fn hold(&mut self) -> Result<(), Error> {
-        if self.orphaned { self.commit(vec![write::take_over(self.takes)]) } else { Ok(()) }
+        if self.orphaned {
+            self.commit(vec![write::take_over(self.takes)])?;
+            self.orphaned = false;
+        }
+        Ok(())
     }
 }
