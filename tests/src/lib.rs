@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 mod client;
+pub mod foreign;
 pub mod nft;
 pub mod ns;
 pub mod probe;
@@ -198,12 +199,20 @@ macro_rules! for_each_iptables {
     )+ };
 }
 
-/// Whether iptables-legacy can work here: it wants the machine's root. Reports the test as skipped otherwise.
-pub fn legacy_or_skip(test: &str) -> bool {
+/// Whether this is root of the machine itself, which some programs want. Reports the test as skipped otherwise.
+pub fn machine_root_or_skip(what: &str, test: &str) -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let everyone = map.split_whitespace().eq(["0", "0", "4294967295"]);
     if !is_root() || !everyone {
-        skip(test, "iptables-legacy wants the machine's root");
+        skip(test, &format!("{what} wants the machine's root"));
+        return false;
+    }
+    true
+}
+
+/// Whether iptables-legacy can work here. Reports the test as skipped otherwise.
+pub fn legacy_or_skip(test: &str) -> bool {
+    if !machine_root_or_skip("iptables-legacy", test) {
         return false;
     }
     if Command::new("iptables-legacy").arg("--version").output().is_err() {

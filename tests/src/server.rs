@@ -16,7 +16,7 @@ use crate::{WORK, binary};
 /// The UDP port of every test's server.
 pub const SPA_PORT: u16 = 62201;
 /// What the daemon logs once knocks are taken.
-const READY: &str = "ready";
+const READY: &str = " ready port=";
 
 /// What holds the rules: one of the two programs that are called iptables, or the kernel's nf_tables itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod ahead;
+mod choose;
 pub mod conntrack;
 mod cut;
 mod driver;
@@ -26,6 +27,7 @@ mod sockets;
 pub mod survey;
 mod words;
 
+pub use choose::{Choice, Driver, choose};
 pub use cut::{Cut, Flow, Refused, cut};
 pub use driver::Firewall;
 pub use elements::ElementPlan;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use spa_firewall::Choice;
 use spa_firewall::survey::Severity;
 
 use super::{print, print_json};
@@ -37,8 +38,8 @@ pub fn run(path: &Path, as_json: bool) -> Outcome {
     };
     problems.extend(look_at_state(&config).err());
     problems.extend(warden::user(&config).err());
-    look_at_firewall(&config, &mut problems, &mut notes);
-    report(&config, clients, &problems, &notes, as_json)?;
+    let choice = look_at_firewall(&config, &mut problems, &mut notes);
+    report(&config, clients, choice, (&problems, &notes), as_json)?;
     problems
         .into_iter()
         .next()
@@ -55,8 +56,20 @@ fn look_at_state(config: &Config) -> Outcome {
     if record.exists() { warden::Record::verify(&record) } else { Ok(()) }
 }
 
-fn look_at_firewall(config: &Config, problems: &mut Vec<Failure>, notes: &mut Vec<String>) {
-    let findings = firewall::survey(config);
+/// Returns what `backend = "auto"` would choose, or has chosen.
+fn look_at_firewall(
+    config: &Config,
+    problems: &mut Vec<Failure>,
+    notes: &mut Vec<String>,
+) -> Option<Choice> {
+    let (driver, choice) = match firewall::settle(config) {
+        Ok(settled) => settled,
+        Err(failure) => {
+            problems.push(failure);
+            return None;
+        }
+    };
+    let findings = firewall::survey(config, driver);
     for finding in findings.unwrap_or_else(|failure| {
         problems.push(failure);
         Vec::new()
@@ -66,17 +79,29 @@ fn look_at_firewall(config: &Config, problems: &mut Vec<Failure>, notes: &mut Ve
             Severity::Warning => notes.push(format!("{}\n  try: {}", finding.what, finding.remedy)),
         }
     }
+    choice
 }
 
-fn report(config: &Config, clients: usize, problems: &[Failure], notes: &[String], as_json: bool) -> Outcome {
+fn report(
+    config: &Config,
+    clients: usize,
+    choice: Option<Choice>,
+    (problems, notes): (&[Failure], &[String]),
+    as_json: bool,
+) -> Outcome {
+    let choice = choice.map(|choice| choice.to_string());
     if as_json {
         return print_json(&serde_json::json!({
             "config": config.path,
             "clients": clients,
             "services": config.services.len(),
+            "backend": choice,
             "problems": problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "warnings": notes,
         }));
+    }
+    if let Some(choice) = choice {
+        print(&format!("backend \"auto\": {choice}"))?;
     }
     for problem in problems {
         print(&format!("problem: {problem}"))?;

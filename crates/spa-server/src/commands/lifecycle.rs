@@ -34,7 +34,11 @@ pub fn protect(path: &Path) -> Outcome {
         return Ok(());
     }
     let _lock = lock::exclusive(&config.state_dir)?;
-    let mut enforcer = Enforcer::new(firewall::open(&config, false)?);
+    let firewall::Opened { driver, choice } = firewall::open(&config, false)?;
+    if let Some(choice) = &choice {
+        say!("backend \"auto\": {choice}");
+    }
+    let mut enforcer = Enforcer::new(driver);
     let found = enforcer.adopt().map_err(firewall_failure)?;
     let before = warden::standing(&mut enforcer, &config.state_dir, &found)?;
     let kept = before.map_or_else(BTreeSet::new, |protection| protection.services);
@@ -43,6 +47,7 @@ pub fn protect(path: &Path) -> Outcome {
     let grants = found.into_iter().filter(|(_, lifetime)| lifetime.until > now).collect();
     enforcer.enforce(&Wanted { protection: Some(config.protection()), grants }).map_err(firewall_failure)?;
     config.keep_as_last_good()?;
+    firewall::keep_choice(&config, choice.as_ref())?;
     say!("protected: {}", list(&config));
     Ok(())
 }
@@ -78,8 +83,9 @@ pub fn unprotect(path: &Path) -> Outcome {
             .hint("systemctl stop spa-server, then spa-server unprotect"));
     }
     let _lock = if config.state_dir.is_dir() { Some(lock::exclusive(&config.state_dir)?) } else { None };
-    let mut enforcer = Enforcer::new(firewall::open(&config, false)?);
+    let mut enforcer = Enforcer::new(firewall::open(&config, false)?.driver);
     enforcer.remove_all().map_err(firewall_failure)?;
+    firewall::forget_choice(&config)?;
     say!("nothing of spa-server is left in the firewall");
     Ok(())
 }
