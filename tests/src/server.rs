@@ -102,6 +102,7 @@ pub struct Server {
     ns: Namespace,
     directory: PathBuf,
     variant: Variant,
+    path_first: Option<String>,
     process: Option<Process>,
 }
 
@@ -117,7 +118,7 @@ impl Server {
         private.create(directory.join("clients.d")).expect("a directory on the tmpfs");
         private.create(directory.join("state")).expect("a directory on the tmpfs");
         let server =
-            Self { ns: topology.server.ns.clone(), directory, variant: settings.variant, process: None };
+            Self { ns: topology.server.ns.clone(), directory, variant: settings.variant, path_first: None, process: None };
         server.configure(settings);
         server.must(&["keygen"]);
         server
@@ -131,6 +132,11 @@ impl Server {
         let mut server = Self::new(topology, settings);
         server.start();
         server
+    }
+
+    /// Has its programs looked for in a directory before all others.
+    pub fn look_first_in(&mut self, directory: &str) {
+        self.path_first = Some(directory.to_owned());
     }
 
     /// Writes another configuration; does not reload it.
@@ -152,6 +158,10 @@ impl Server {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.ns.command(binary("spa-server"));
         command.arg("--config").arg(self.config()).args(arguments);
+        if let Some(first) = &self.path_first {
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{first}:{path}"));
+        }
         command
     }
 

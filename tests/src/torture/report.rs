@@ -12,6 +12,8 @@ pub struct Report {
     pub missed: usize,
     /// Kills after which nobody waited for the programs that the daemon had started.
     pub orphaned: usize,
+    /// Kills while something else failed as well.
+    pub faulty: usize,
     pub knocks: usize,
     pub looks: usize,
     pub restarts: usize,
@@ -36,8 +38,9 @@ impl Report {
         }
         println!("{:<10} {:>6}  in {:.0} s", "all", self.total(), self.began.elapsed().as_secs_f64());
         println!(
-            "{} without waiting for what it had started; {} ended before the signal came, and are not counted",
-            self.orphaned, self.missed
+            "{} without waiting for what it had started; {} while something else failed; {} ended before the signal \
+             came, and are not counted",
+            self.orphaned, self.faulty, self.missed
         );
         println!(
             "{} knocks, {} readings of the kernel, {} restarts (slowest {} ms)",
