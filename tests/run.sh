@@ -72,6 +72,9 @@ END
     wanted=$(missing_packages <<'END'
 python3 python3
 shellcheck shellcheck
+ufw ufw
+firewalld firewalld
+dbus-daemon dbus-daemon
 END
     )
     if [ -n "$wanted" ] && is_root; then install_packages "$wanted"; fi

@@ -21,6 +21,7 @@ pub struct Report {
     pub stranger_tries: u64,
     pub client_tries: u64,
     pub held_up: u64,
+    pub overflowed: u64,
     pub most_behind: u64,
     pub began: Instant,
     pub violations: Vec<String>,
@@ -54,6 +55,7 @@ impl Report {
             "the kernel's clock was behind by {} ms at the most; {} connections came in past an end because of it",
             self.most_behind, self.held_up
         );
+        println!("{} connections passed the firewall and found the echo service's queue full", self.overflowed);
         println!("violations: {}", self.violations.len());
         for violation in &self.violations {
             println!("  {violation}");

@@ -90,6 +90,7 @@ pub fn run(options: &Options) -> Report {
     report.stranger_tries = shared.stranger_tries.load(Ordering::Relaxed);
     report.client_tries = shared.client_tries.load(Ordering::Relaxed);
     report.held_up = shared.held_up.load(Ordering::Relaxed);
+    report.overflowed = shared.overflowed.load(Ordering::Relaxed);
     report.most_behind = shared.most_behind.load(Ordering::Relaxed);
     report.violations = std::mem::take(&mut shared.violations.lock().expect("no panic while locked"));
     report
@@ -148,6 +149,7 @@ impl Torture {
                 stranger_tries: 0,
                 client_tries: 0,
                 held_up: 0,
+                overflowed: 0,
                 most_behind: 0,
                 began: Instant::now(),
                 violations: Vec::new(),

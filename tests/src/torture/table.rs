@@ -39,8 +39,11 @@ pub fn read_family(ruleset: &Ruleset, family: Family, allowed: &[Vec<String>], n
     let grants = ruleset.owners(family).iter().map(grant).collect::<Result<Vec<_>, _>>();
     match grants {
         Ok(grants) => {
-            faults.extend(openings(&grants, &ruleset.openings(family), now));
-            into.grants.extend(grants.into_iter().map(|(grant, _)| grant));
+            let open = ruleset.openings(family);
+            faults.extend(openings(&grants, &open, now));
+            // An owner whose opening somebody took away opens nothing.
+            let stands = |grant: &Grant| open.iter().any(|element| opens(grant, element));
+            into.grants.extend(grants.into_iter().map(|(grant, _)| grant).filter(stands));
         }
         Err(fault) => faults.push(fault),
     }
@@ -124,13 +127,16 @@ fn grant(element: &Element) -> Result<(Grant, f64), String> {
     read().ok_or_else(|| format!("not an owner: {element:?}"))
 }
 
+/// Whether an element lets in what was granted.
+fn opens(grant: &Grant, element: &Element) -> bool {
+    let [source, protocol, port] = &element.key[..] else { return false };
+    let endpoint = format!("{}/{port}", protocol_name(protocol));
+    source.parse() == Ok(grant.key.source) && endpoint == grant.key.endpoint
+}
+
 /// What is open has an owner, what has an owner is open, and the kernel's time is what was written.
 fn openings(grants: &[(Grant, f64)], openings: &[Element], now: f64) -> Vec<String> {
     let mut faults = Vec::new();
-    let opens = |grant: &Grant, element: &Element| {
-        let endpoint = element.key.get(1..3).map(|to| format!("{}/{}", protocol_name(&to[0]), to[1]));
-        element.key[0].parse() == Ok(grant.key.source) && endpoint.as_ref() == Some(&grant.key.endpoint)
-    };
     for element in openings {
         let owners = grants.iter().filter(|(grant, _)| opens(grant, element));
         let until = owners.map(|(_, until)| *until).fold(0.0, f64::max);
