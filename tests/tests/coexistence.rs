@@ -91,6 +91,24 @@ fn the_mark_passes_the_rules_of_others() {
     });
 }
 
+#[test]
+fn the_mark_passes_native_rules() {
+    in_namespace(|| {
+        let topology = network();
+        topology.server.ns.sh(&format!(
+            "nft 'add table inet filter
+                  add chain inet filter input {{ type filter hook input priority 0; policy drop; }}
+                  add rule inet filter input iifname lo accept
+                  add rule inet filter input meta l4proto {{ icmp, ipv6-icmp }} accept
+                  add rule inet filter input meta mark & {MARK} != 0 accept'"
+        ));
+        let mut scene = Scene::on(topology, &settings(Variant::Nftables), Family::V4);
+        opens_and_closes(&scene, || {}, "nothing");
+        assert_eq!(scene.look(&scene.topology.client, 81), Probe::Silent, "the mark opens nothing else");
+        scene.server.process().stop();
+    });
+}
+
 /// Without the mark a grant opens nothing here: `check` says so beforehand.
 #[test]
 fn without_a_mark_the_policy_wins_and_check_says_so() {
