@@ -9,6 +9,8 @@ use crate::ns::Namespace;
 
 /// The table of spa-server.
 pub const TABLE: &str = "spa";
+/// Numbers stay numbers.
+const LIST: &str = "nft -j -n list ruleset";
 
 /// The whole ruleset of a namespace at one time.
 #[derive(Clone, Debug)]
@@ -35,8 +37,19 @@ impl Ruleset {
     /// # Panics
     /// If `nft` fails or prints no JSON.
     pub fn read(ns: &Namespace) -> Self {
-        let text = ns.sh("nft -j -n list ruleset");
-        let value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        Self::parse(&ns.sh(LIST))
+    }
+
+    /// Reads that of the calling thread's namespace.
+    ///
+    /// # Panics
+    /// As [`Self::read`].
+    pub fn here() -> Self {
+        Self::parse(&crate::sh(LIST))
+    }
+
+    fn parse(text: &str) -> Self {
+        let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
         let objects = value["nftables"].as_array().unwrap_or_else(|| panic!("no nftables: {text}"));
         Self { objects: objects.clone() }
     }
