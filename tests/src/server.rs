@@ -68,8 +68,12 @@ pub struct Settings {
     pub open_for: &'static str,
     /// `[limits] max-age`
     pub max_age: &'static str,
+    /// Further lines of `[server]`.
+    pub server: String,
     /// Further lines of `[firewall]`.
     pub firewall: String,
+    /// Further lines of `[limits]`.
+    pub limits: String,
     /// The lines of `[services]`.
     pub services: String,
 }
@@ -81,18 +85,20 @@ impl Settings {
             variant,
             open_for: "2s",
             max_age: "60s",
+            server: String::new(),
             firewall: String::new(),
+            limits: String::new(),
             services: "ssh = \"tcp/22\"\nweb = [\"tcp/80\", \"tcp/443\"]\ndns = \"udp/53\"\n".into(),
         }
     }
 
     fn toml(&self, directory: &Path) -> String {
-        let Self { variant, open_for, max_age, firewall, services } = self;
+        let Self { variant, open_for, max_age, server, firewall, limits, services } = self;
         let (directory, backend) = (directory.display(), variant.toml());
         format!(
             "[server]\nport = {SPA_PORT}\nkey-file = \"{directory}/server.key\"\nstate-dir = \"{directory}/state\"\n\
-             clients-dir = \"{directory}/clients.d\"\n\n[firewall]\n{backend}\n{firewall}\n\
-             [limits]\nopen-for = \"{open_for}\"\nmax-age = \"{max_age}\"\n\n[services]\n{services}"
+             clients-dir = \"{directory}/clients.d\"\n{server}\n[firewall]\n{backend}\n{firewall}\n\
+             [limits]\nopen-for = \"{open_for}\"\nmax-age = \"{max_age}\"\n{limits}\n[services]\n{services}"
         )
     }
 }
@@ -117,8 +123,13 @@ impl Server {
         private.recursive(true).mode(0o700);
         private.create(directory.join("clients.d")).expect("a directory on the tmpfs");
         private.create(directory.join("state")).expect("a directory on the tmpfs");
-        let server =
-            Self { ns: topology.server.ns.clone(), directory, variant: settings.variant, path_first: None, process: None };
+        let server = Self {
+            ns: topology.server.ns.clone(),
+            directory,
+            variant: settings.variant,
+            path_first: None,
+            process: None,
+        };
         server.configure(settings);
         server.must(&["keygen"]);
         server

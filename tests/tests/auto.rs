@@ -54,10 +54,8 @@ fn iptables_where_its_rules_filter() {
     in_namespace(|| {
         let topology = network();
         // Both filter: what iptables drops nft could not open without a mark.
-        topology.server.ns.sh(
-            "iptables-nft -A INPUT -p tcp --dport 22 -j DROP
-             nft 'add table inet f2b; add chain inet f2b input { type filter hook input priority -1; }'",
-        );
+        topology.server.ns.sh("iptables-nft -A INPUT -p tcp --dport 22 -j DROP
+             nft 'add table inet f2b; add chain inet f2b input { type filter hook input priority -1; }'");
         chooses(topology, &settings(), "iptables", "INPUT").server.process().stop();
     });
 }
@@ -107,7 +105,9 @@ fn nftables_for_a_mark() {
 fn nftables_where_firewalld_will_start() {
     in_namespace(|| {
         let topology = network();
-        sh("ln -s /lib/systemd/system/firewalld.service /etc/systemd/system/dbus-org.fedoraproject.FirewallD1.service");
+        sh(
+            "ln -s /lib/systemd/system/firewalld.service /etc/systemd/system/dbus-org.fedoraproject.FirewallD1.service",
+        );
         chooses(topology, &settings(), "nftables", "firewalld").server.process().stop();
     });
 }
@@ -118,7 +118,9 @@ fn a_choice_is_kept() {
     in_namespace(|| {
         let scene = &mut chooses(network(), &settings(), "iptables", "default");
         let ns = scene.server.ns().clone();
-        ns.sh("nft 'add table inet filter; add chain inet filter input { type filter hook input priority 0; }'");
+        ns.sh(
+            "nft 'add table inet filter; add chain inet filter input { type filter hook input priority 0; }'",
+        );
         scene.server.must(&["reload"]);
         scene.server.process().kill();
         scene.server.start();

@@ -112,10 +112,8 @@ fn nobody_else_removes_the_table() {
         let config = std::fs::read_to_string(scene.server.config()).expect("the configuration");
         let other = scene.server.file("other.toml");
         let state = scene.server.file("other-state");
-        let moved = config.replace(
-            &scene.server.file("state").display().to_string(),
-            &state.display().to_string(),
-        );
+        let moved =
+            config.replace(&scene.server.file("state").display().to_string(), &state.display().to_string());
         spa_tests::write_private(&other, moved);
         let mut second = scene.server.ns().command(spa_tests::binary("spa-server"));
         let output = second.arg("--config").arg(&other).arg("unprotect").output().expect("nsenter runs");

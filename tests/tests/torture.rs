@@ -8,7 +8,8 @@ use spa_tests::{legacy_or_skip, skip};
 const KILLS: &str = "50";
 
 fn torture(arguments: &[&str], test: &str) {
-    let output = Command::new(env!("CARGO_BIN_EXE_torture")).args(["--kills", KILLS]).args(arguments).output();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_torture")).args(["--kills", KILLS]).args(arguments).output();
     let output = output.expect("it runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (said, errors) = (text(&output.stdout), text(&output.stderr));

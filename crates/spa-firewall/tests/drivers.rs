@@ -104,7 +104,8 @@ impl Subject {
                 // The old one goes first: it may hold the table.
                 self.enforcer = Enforcer::new(Box::new(Memory::new()));
                 self.enforcer = Enforcer::new(kind.open().expect("it opens again"));
-                let adopted: BTreeMap<_, _> = self.enforcer.adopt().expect("it is read").into_iter().collect();
+                let adopted: BTreeMap<_, _> =
+                    self.enforcer.adopt().expect("it is read").into_iter().collect();
                 let keys = |grants: &BTreeMap<GrantKey, Lifetime>| grants.keys().cloned().collect::<Vec<_>>();
                 if model.services.is_some() {
                     assert_eq!(keys(&adopted), keys(&model.grants), "{kind:?} adopts");
@@ -123,7 +124,11 @@ impl Subject {
     /// Whether what stands is what the model says.
     fn agrees(&mut self, model: &Model) -> Result<(), TestCaseError> {
         let spans = |lifetime: &Lifetime| Span::of(lifetime);
-        let stands: BTreeMap<_, _> = self.enforcer.grants().expect("they are read").into_iter()
+        let stands: BTreeMap<_, _> = self
+            .enforcer
+            .grants()
+            .expect("they are read")
+            .into_iter()
             .map(|status| (status.key, spans(&status.lifetime)))
             .collect();
         let wanted = if model.services.is_some() { model.grants.clone() } else { BTreeMap::new() };
@@ -133,7 +138,8 @@ impl Subject {
         prop_assert!(plan.is_empty(), "{:?}: {}", self.kind, plan);
         let opened: BTreeSet<_> =
             wanted.keys().map(|key| format!("{} {}", key.source, key.endpoint)).collect();
-        let mut closed: Vec<_> = model.services.into_iter().flatten().map(|text| (*text).to_owned()).collect();
+        let mut closed: Vec<_> =
+            model.services.into_iter().flatten().map(|text| (*text).to_owned()).collect();
         closed.extend(model.services.map(|_| "udp/62201".to_owned()));
         closed.sort();
         if let Some(kind) = self.kind {
@@ -153,7 +159,9 @@ fn meddle(kind: Kind, which: usize) {
     let suffix = if variant == Variant::Nft { "nft" } else { "legacy" };
     let change = ["-D INPUT -j SPA", "-F SPA", "-I SPA 1 -j ACCEPT"][which];
     // What is not there cannot be taken away.
-    spa_tests::sh(&format!("iptables-{suffix} -w {change} 2>/dev/null; ip6tables-{suffix} -w {change} 2>/dev/null; true"));
+    spa_tests::sh(&format!(
+        "iptables-{suffix} -w {change} 2>/dev/null; ip6tables-{suffix} -w {change} 2>/dev/null; true"
+    ));
 }
 
 /// What the programs of others say.

@@ -55,7 +55,10 @@ impl Report {
             "the kernel's clock was behind by {} ms at the most; {} connections came in past an end because of it",
             self.most_behind, self.held_up
         );
-        println!("{} connections passed the firewall and found the echo service's queue full", self.overflowed);
+        println!(
+            "{} connections passed the firewall and found the echo service's queue full",
+            self.overflowed
+        );
         println!("violations: {}", self.violations.len());
         for violation in &self.violations {
             println!("  {violation}");

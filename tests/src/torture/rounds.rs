@@ -172,8 +172,7 @@ impl Torture {
         }
         let other_services = self.has_more;
         let fault = self.pick_fault(phase);
-        let lasting =
-            fault.map(|fault| Lasting::begin(fault, self.server.ns(), &self.server.file("state")));
+        let lasting = fault.map(|fault| Lasting::begin(fault, self.server.ns(), &self.server.file("state")));
         self.provoke(phase);
         let orphans_may_run = self.random.once_in(2) && !fault.is_some_and(Fault::lingers);
         if let Some(fault) = fault {

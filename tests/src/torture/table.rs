@@ -17,7 +17,13 @@ const ESTABLISHED: u64 = 2;
 const ORIGINAL: u64 = 0;
 
 /// Reads a family. `now` is when the listing was made, in seconds since 1970.
-pub fn read_family(ruleset: &Ruleset, family: Family, allowed: &[Vec<String>], now: f64, into: &mut Snapshot) {
+pub fn read_family(
+    ruleset: &Ruleset,
+    family: Family,
+    allowed: &[Vec<String>],
+    now: f64,
+    into: &mut Snapshot,
+) {
     let chain = if family == Family::V4 { "ipv4" } else { "ipv6" };
     if !ruleset.has_table() {
         into.bare += 1;

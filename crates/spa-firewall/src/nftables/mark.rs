@@ -22,7 +22,9 @@ pub struct MarkError;
 
 impl fmt::Display for MarkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a mark is 1 to 32 bits in hexadecimal, \"0x1\" to \"0xffffffff\", such as \"0x10000000\"")
+        f.write_str(
+            "a mark is 1 to 32 bits in hexadecimal, \"0x1\" to \"0xffffffff\", such as \"0x10000000\"",
+        )
     }
 }
 

@@ -57,11 +57,7 @@ fn look_at_state(config: &Config) -> Outcome {
 }
 
 /// Returns what `backend = "auto"` would choose, or has chosen.
-fn look_at_firewall(
-    config: &Config,
-    problems: &mut Vec<Failure>,
-    notes: &mut Vec<String>,
-) -> Option<Choice> {
+fn look_at_firewall(config: &Config, problems: &mut Vec<Failure>, notes: &mut Vec<String>) -> Option<Choice> {
     let (driver, choice) = match firewall::settle(config) {
         Ok(settled) => settled,
         Err(failure) => {
