@@ -161,7 +161,8 @@ mod tests {
         let seen = Seen::default();
         assert_eq!(decide(&seen).driver, Driver::Iptables, "the default");
         // From the last to the first: each overrules those before it.
-        let steps: [(fn(&mut Seen), Driver, &str); 8] = [
+        type Step = (fn(&mut Seen), Driver, &'static str);
+        let steps: [Step; 8] = [
             (|seen| seen.native = Some("inet filter input".into()), Driver::Nftables, "inet filter input"),
             (|seen| seen.input_rules = 1, Driver::Iptables, "INPUT"),
             (|seen| seen.firewalld = true, Driver::Nftables, "firewalld"),

@@ -18,6 +18,8 @@ const CHOSEN: &str = "backend";
 pub struct Opened {
     /// The driver.
     pub driver: Box<dyn Firewall>,
+    /// Which it is, or in a dry run would be.
+    pub kind: Driver,
     /// Of `backend = "auto"`.
     pub choice: Option<Choice>,
 }
@@ -27,14 +29,14 @@ pub struct Opened {
 /// # Errors
 /// Where its programs or permissions are missing.
 pub fn open(config: &Config, dry_run: bool) -> Outcome<Opened> {
-    let (driver, choice) = settle(config)?;
-    let driver: Box<dyn Firewall> = match driver {
+    let (kind, choice) = settle(config)?;
+    let driver: Box<dyn Firewall> = match kind {
         Driver::Iptables if dry_run => Box::new(Memory::new()),
         Driver::Nftables if dry_run => Box::new(Memory::with_sets()),
         Driver::Iptables => Box::new(iptables(config)?),
         Driver::Nftables => Box::new(Nftables::open_marking(config.mark).map_err(firewall_failure)?),
     };
-    Ok(Opened { driver, choice })
+    Ok(Opened { driver, kind, choice })
 }
 
 /// Which driver the configuration means, and why, if it leaves the choice.

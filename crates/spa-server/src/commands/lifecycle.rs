@@ -34,7 +34,7 @@ pub fn protect(path: &Path) -> Outcome {
         return Ok(());
     }
     let _lock = lock::exclusive(&config.state_dir)?;
-    let firewall::Opened { driver, choice } = firewall::open(&config, false)?;
+    let firewall::Opened { driver, choice, .. } = firewall::open(&config, false)?;
     if let Some(choice) = &choice {
         say!("backend \"auto\": {choice}");
     }

@@ -113,12 +113,12 @@ fn start_engine(
         true => Record::none(),
         false => Record::open(&config.state_dir.join(RECORD), floor_of_a_new_record(config))?,
     };
-    let firewall::Opened { driver, choice } = firewall::open(config, options.dry_run)?;
+    let firewall::Opened { driver, kind, choice } = firewall::open(config, options.dry_run)?;
     if let Some(choice) = &choice {
         events::chosen(choice);
     }
     if !options.dry_run {
-        firewall::survey(config, firewall::settle(config)?.0)?.iter().for_each(events::finding);
+        firewall::survey(config, kind)?.iter().for_each(events::finding);
     }
     let options =
         engine::Options { confirm: options.confirm.map(Seconds::duration), dry_run: options.dry_run };
