@@ -75,6 +75,7 @@ shellcheck shellcheck
 ufw ufw
 firewalld firewalld
 dbus-daemon dbus-daemon
+valgrind valgrind
 END
     )
     if [ -n "$wanted" ] && is_root; then install_packages "$wanted"; fi
@@ -176,6 +177,7 @@ check "Lints" cargo clippy --workspace --all-targets --locked --quiet -- -D warn
 check "Release build" build
 check "Tests" run_tests
 count_tests
+check_with valgrind "Instructions of the gate's steps" cargo bench --locked --quiet -p spa-gate --bench instructions
 check "Licences, bans, sources" cargo deny --log-level error check bans licenses sources
 check_with systemd-analyze "systemd units" verify_units
 check "Quickstart" examples/quickstart.sh
