@@ -37,8 +37,9 @@ require_commands() {
 # Installs packages without starting the services that come with them: an ssh server on the machine itself is not
 # what somebody wants who runs a demonstration. policy-rc.d is Debian's way to say so.
 install_packages() {
-    local policy=/usr/sbin/policy-rc.d made_policy="" had_sshd="" status=0
+    local policy=/usr/sbin/policy-rc.d made_policy="" had_sshd="" had_firewalld="" status=0
     command -v sshd >/dev/null && had_sshd=yes
+    command -v firewalld >/dev/null && had_firewalld=yes
     echo "Missing Debian packages; installing them:  apt-get install --no-install-recommends $1"
     if [ ! -e $policy ]; then
         echo "(with a temporary $policy, so that no service is started on this machine)"
@@ -56,6 +57,11 @@ install_packages() {
     if [ -z "$had_sshd" ] && command -v sshd >/dev/null && command -v systemctl >/dev/null; then
         echo "openssh-server is new here and stays off: systemctl disable ssh   (undo: systemctl enable --now ssh)"
         systemctl disable --quiet ssh.service ssh.socket 2>/dev/null || true
+    fi
+    # ufw stays off by itself (ENABLED=no); firewalld would filter this machine from its next boot on.
+    if [ -z "$had_firewalld" ] && command -v firewalld >/dev/null && command -v systemctl >/dev/null; then
+        echo "firewalld is new here and stays off: systemctl disable firewalld"
+        systemctl disable --quiet firewalld.service 2>/dev/null || true
     fi
     [ $status = 0 ] || { echo "apt-get failed (status $status)" >&2; exit $EX_UNAVAILABLE; }
 }

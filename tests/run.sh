@@ -84,6 +84,9 @@ mandoc mandoc
 script bsdutils
 shellcheck shellcheck
 zbarimg zbar-tools
+ufw ufw
+firewalld firewalld
+dbus-daemon dbus-daemon
 valgrind valgrind
 setpriv util-linux
 flock util-linux

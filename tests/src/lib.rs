@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 mod client;
+pub mod foreign;
 pub mod manual;
+pub mod nft;
 pub mod ns;
 pub mod probe;
 mod process;
@@ -106,7 +108,7 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// Runs a test for each iptables variant and each family: `for_each_variant_and_family!(opens_and_closes);` makes
+/// Runs a test for each kind of firewall and each family: `for_each_variant_and_family!(opens_and_closes);` makes
 /// `opens_and_closes::nft_ipv4` and so on, which call `opens_and_closes(variant, family)` in namespaces of their own.
 #[macro_export]
 macro_rules! for_each_variant_and_family {
@@ -137,13 +139,50 @@ macro_rules! for_each_variant_and_family {
                     in_namespace(|| super::$test(Variant::Legacy, Family::V6));
                 }
             }
+
+            #[test]
+            fn nftables_ipv4() {
+                in_namespace(|| super::$test(Variant::Nftables, Family::V4));
+            }
+
+            #[test]
+            fn nftables_ipv6() {
+                in_namespace(|| super::$test(Variant::Nftables, Family::V6));
+            }
         }
     )+ };
 }
 
-/// Runs a test for each iptables variant, as [`for_each_variant_and_family`] does.
+/// Runs a test for each kind of firewall, as [`for_each_variant_and_family`] does.
 #[macro_export]
 macro_rules! for_each_variant {
+    ($($test:ident),+ $(,)?) => { $(
+        mod $test {
+            use $crate::{Variant, in_namespace, legacy_or_skip};
+
+            #[test]
+            fn nft() {
+                in_namespace(|| super::$test(Variant::Nft));
+            }
+
+            #[test]
+            fn legacy() {
+                if legacy_or_skip(concat!(stringify!($test), "::legacy")) {
+                    in_namespace(|| super::$test(Variant::Legacy));
+                }
+            }
+
+            #[test]
+            fn nftables() {
+                in_namespace(|| super::$test(Variant::Nftables));
+            }
+        }
+    )+ };
+}
+
+/// Runs a test for both variants of iptables, where nftables has nothing of the kind.
+#[macro_export]
+macro_rules! for_each_iptables {
     ($($test:ident),+ $(,)?) => { $(
         mod $test {
             use $crate::{Variant, in_namespace, legacy_or_skip};
@@ -163,12 +202,20 @@ macro_rules! for_each_variant {
     )+ };
 }
 
-/// Whether iptables-legacy can work here: it wants the machine's root. Reports the test as skipped otherwise.
-pub fn legacy_or_skip(test: &str) -> bool {
+/// Whether this is root of the machine itself, which some programs want. Reports the test as skipped otherwise.
+pub fn machine_root_or_skip(what: &str, test: &str) -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let everyone = map.split_whitespace().eq(["0", "0", "4294967295"]);
     if !is_root() || !everyone {
-        skip(test, "iptables-legacy wants the machine's root");
+        skip(test, &format!("{what} wants the machine's root"));
+        return false;
+    }
+    true
+}
+
+/// Whether iptables-legacy can work here. Reports the test as skipped otherwise.
+pub fn legacy_or_skip(test: &str) -> bool {
+    if !machine_root_or_skip("iptables-legacy", test) {
         return false;
     }
     if Command::new("iptables-legacy").arg("--version").output().is_err() {

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::nft::{self, Ruleset};
 use crate::ns::Namespace;
 use crate::process::Process;
 use crate::topology::{Family, Topology};
@@ -15,31 +16,53 @@ use crate::{WORK, binary};
 /// The UDP port of every test's server.
 pub const SPA_PORT: u16 = 62201;
 /// What the daemon logs once knocks are taken.
-const READY: &str = "ready";
+const READY: &str = " ready port=";
 
-/// The two programs that are called iptables.
+/// What holds the rules: one of the two programs that are called iptables, or the kernel's nf_tables itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
     /// iptables-nft
     Nft,
     /// iptables-legacy
     Legacy,
+    /// `backend = "nftables"`, the table `inet spa`
+    Nftables,
 }
 
 impl Variant {
-    /// As the configuration has it.
+    /// What it is called in test names and on command lines.
     pub fn name(self) -> &'static str {
         match self {
             Self::Nft => "nft",
             Self::Legacy => "legacy",
+            Self::Nftables => "nftables",
         }
+    }
+
+    /// The lines of `[firewall]` that choose it.
+    fn toml(self) -> &'static str {
+        match self {
+            Self::Nft => "iptables = \"nft\"",
+            Self::Legacy => "iptables = \"legacy\"",
+            Self::Nftables => "backend = \"nftables\"",
+        }
+    }
+
+    /// The iptables that the administrator's own rules are set with: `ip6tables-legacy`, for example.
+    pub fn iptables(self, family: Family) -> String {
+        let program = match family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        };
+        let suffix = if self == Self::Legacy { "legacy" } else { "nft" };
+        format!("{program}-{suffix}")
     }
 }
 
 /// What a test wants to have configured differently.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `[firewall] iptables`
+    /// `[firewall] backend` and `iptables`
     pub variant: Variant,
     /// `[limits] open-for`
     pub open_for: &'static str,
@@ -49,6 +72,8 @@ pub struct Settings {
     pub server: String,
     /// Further lines of `[firewall]`.
     pub firewall: String,
+    /// Further lines of `[limits]`.
+    pub limits: String,
     /// The lines of `[services]`.
     pub services: String,
 }
@@ -62,17 +87,18 @@ impl Settings {
             max_age: "60s",
             server: String::new(),
             firewall: String::new(),
+            limits: String::new(),
             services: "ssh = \"tcp/22\"\nweb = [\"tcp/80\", \"tcp/443\"]\ndns = \"udp/53\"\n".into(),
         }
     }
 
     fn toml(&self, directory: &Path) -> String {
-        let Self { variant, open_for, max_age, server, firewall, services } = self;
-        let (directory, variant) = (directory.display(), variant.name());
+        let Self { variant, open_for, max_age, server, firewall, limits, services } = self;
+        let (directory, backend) = (directory.display(), variant.toml());
         format!(
             "[server]\nport = {SPA_PORT}\nkey-file = \"{directory}/server.key\"\nstate-dir = \"{directory}/state\"\n\
-             clients-dir = \"{directory}/clients.d\"\n{server}\n[firewall]\niptables = \"{variant}\"\n{firewall}\n\
-             [limits]\nopen-for = \"{open_for}\"\nmax-age = \"{max_age}\"\n\n[services]\n{services}"
+             clients-dir = \"{directory}/clients.d\"\n{server}\n[firewall]\n{backend}\n{firewall}\n\
+             [limits]\nopen-for = \"{open_for}\"\nmax-age = \"{max_age}\"\n{limits}\n[services]\n{services}"
         )
     }
 }
@@ -82,6 +108,7 @@ pub struct Server {
     ns: Namespace,
     directory: PathBuf,
     variant: Variant,
+    path_first: Option<String>,
     process: Option<Process>,
 }
 
@@ -96,8 +123,13 @@ impl Server {
         private.recursive(true).mode(0o700);
         private.create(directory.join("clients.d")).expect("a directory on the tmpfs");
         private.create(directory.join("state")).expect("a directory on the tmpfs");
-        let server =
-            Self { ns: topology.server.ns.clone(), directory, variant: settings.variant, process: None };
+        let server = Self {
+            ns: topology.server.ns.clone(),
+            directory,
+            variant: settings.variant,
+            path_first: None,
+            process: None,
+        };
         server.configure(settings);
         server.must(&["keygen"]);
         server
@@ -111,6 +143,11 @@ impl Server {
         let mut server = Self::new(topology, settings);
         server.start();
         server
+    }
+
+    /// Has its programs looked for in a directory before all others.
+    pub fn look_first_in(&mut self, directory: &str) {
+        self.path_first = Some(directory.to_owned());
     }
 
     /// Writes another configuration; does not reload it.
@@ -132,6 +169,10 @@ impl Server {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.ns.command(binary("spa-server"));
         command.arg("--config").arg(self.config()).args(arguments);
+        if let Some(first) = &self.path_first {
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{first}:{path}"));
+        }
         command
     }
 
@@ -240,25 +281,38 @@ impl Server {
         array.unwrap_or_else(|| panic!("grants --json is no array: {value}")).clone()
     }
 
-    /// The rules of one family as iptables -S prints them.
+    /// The rules of one family as `iptables -S` prints them; with nftables all of ours, as `nft` reads them.
     pub fn rules(&self, family: Family) -> String {
-        self.ns.sh(&format!("{} -w -S", self.iptables(family)))
+        match self.variant {
+            Variant::Nftables => Ruleset::read(&self.ns).ours(),
+            _ => self.ns.sh(&format!("{} -w -S", self.iptables(family))),
+        }
     }
 
-    /// The rules that accept a grant.
+    /// The rules, or set elements, that let a grant's packets in.
     pub fn grant_rules(&self, family: Family) -> Vec<String> {
+        if self.variant == Variant::Nftables {
+            return nft::open(&self.ns, family).into_keys().collect();
+        }
         let rules = self.rules(family);
         let accepts = |rule: &&str| rule.contains("--datestop") && rule.contains("-j ACCEPT");
         rules.lines().filter(accepts).map(str::to_owned).collect()
     }
 
-    /// The program that this server's firewall is set with: `ip6tables-legacy`, for example.
+    /// All rules of the host that are not ours, of both families, in their order; without counters.
+    pub fn foreign_rules(&self) -> String {
+        match self.variant {
+            Variant::Nftables => Ruleset::read(&self.ns).foreign(),
+            _ => {
+                let rules = Family::BOTH.map(|family| self.rules(family)).join("--\n");
+                rules.lines().filter(|rule| !rule.contains("SPA")).map(|rule| format!("{rule}\n")).collect()
+            }
+        }
+    }
+
+    /// The program that this server's firewall is set with, or the administrator's own rules beside nftables.
     pub fn iptables(&self, family: Family) -> String {
-        let program = match family {
-            Family::V4 => "iptables",
-            Family::V6 => "ip6tables",
-        };
-        format!("{program}-{}", self.variant.name())
+        self.variant.iptables(family)
     }
 
     /// The server's namespace.

@@ -62,17 +62,27 @@ impl Host {
     }
 
     fn new(name: &str, number: u8) -> Self {
-        let ns = Namespace::new(name);
-        let host = Self { ns, number };
-        let (v4, v6) = (host.address(Family::V4), host.address(Family::V6));
+        let host = Self { ns: Namespace::new(name), number };
+        host.plug_in();
+        host
+    }
+
+    /// Makes `eth0`, with an address of its own on the wire that does not change when it is made again.
+    pub fn plug_in(&self) {
+        let (name, number) = (self.ns.name(), self.number);
+        let (v4, v6) = (self.address(Family::V4), self.address(Family::V6));
         sh(&format!(
-            "ip link add to-{name} type veth peer name eth0 netns {name}
+            "ip link add to-{name} type veth peer name eth0 address 02:00:00:00:00:{number:02} netns {name}
              ip link set to-{name} master wire up
              ip -n {name} addr add {v4}/24 dev eth0
              ip -n {name} addr add {v6}/64 dev eth0 nodad
              ip -n {name} link set eth0 up"
         ));
-        host
+    }
+
+    /// Deletes `eth0`, with all that was on it.
+    pub fn unplug(&self) {
+        sh(&format!("ip -n {} link delete eth0", self.ns.name()));
     }
 
     /// Gives the machine one more address of the subnet, of either family.

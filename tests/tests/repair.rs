@@ -1,13 +1,13 @@
 //! What somebody else does to the firewall while grants are open is put right in a second, is said, and is otherwise
-//! left alone; who does it again and again is not fought for ever.
+//! left alone; who does it again and again is not fought for ever. For nftables see tests/nftables.rs.
 
 use std::time::{Duration, Instant};
 
 use spa_tests::probe::{Probe, eventually};
 use spa_tests::scene::Scene;
-use spa_tests::{Family, Settings, Variant, for_each_variant, in_namespace};
+use spa_tests::{Family, Settings, Variant, for_each_iptables, in_namespace};
 
-for_each_variant!(
+for_each_iptables!(
     a_flush_is_put_right,
     a_flush_beside_a_knock_is_told,
     a_foreign_set_is_put_right_and_stays,
@@ -72,6 +72,7 @@ fn author(variant: Variant, program: &'static str) -> &'static str {
     match variant {
         Variant::Nft => program,
         Variant::Legacy => "a program that is not known",
+        Variant::Nftables => unreachable!("these tests are for iptables"),
     }
 }
 

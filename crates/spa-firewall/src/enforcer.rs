@@ -189,7 +189,7 @@ impl Enforcer {
                 report.put_right.get_or_insert_with(|| plan.clone());
             }
             if plan.is_empty() {
-                if fresh && wanted.protection.is_some() {
+                if wanted.protection.is_some() {
                     self.driver.hold()?;
                 }
                 report.jump_behind = jump_behind;

@@ -9,6 +9,7 @@
 mod after;
 mod ahead;
 mod authors;
+mod choose;
 pub mod conntrack;
 mod cut;
 mod driver;
@@ -31,6 +32,7 @@ pub mod survey;
 mod words;
 
 pub use authors::{Authors, Whose};
+pub use choose::{Choice, Driver, choose};
 pub use cut::{Cut, Flow, Refused, cut};
 pub use driver::Firewall;
 pub use elements::ElementPlan;

@@ -15,7 +15,7 @@ use crate::nft::{InputChain, input_chains};
 use crate::nftables::{Nftables, TABLE};
 
 /// Exists while firewalld runs, or ran since boot.
-const FIREWALLD: [&str; 2] = ["/run/firewalld.pid", "/run/firewalld"];
+pub(crate) const FIREWALLD: [&str; 2] = ["/run/firewalld.pid", "/run/firewalld"];
 /// The tables of iptables-legacy that the kernel holds. Reading these makes none; asking iptables-legacy would. In a
 /// user namespace they may be unreadable, and then nothing is said.
 const LEGACY_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
@@ -155,7 +155,14 @@ fn other_nft(chains: &[InputChain], ours_is_iptables: bool) -> Vec<Finding> {
                 "the nft chain {} in table {} {} also filters what comes in; a grant cannot open what it drops",
                 chain.name, chain.family, chain.table
             ),
-            format!("look at \"nft list table {} {}\"", chain.family, chain.table),
+            match ours_is_iptables {
+                true => format!("look at \"nft list table {} {}\"", chain.family, chain.table),
+                false => format!(
+                    "look at \"nft list table {} {}\"; docs/COEXISTENCE.md has the rule that lets in what [firewall] \
+                     mark is set on",
+                    chain.family, chain.table
+                ),
+            },
         )
     };
     other.map(finding).collect()

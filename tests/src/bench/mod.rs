@@ -5,6 +5,7 @@ mod cpu;
 mod flood;
 mod footprint;
 mod forge;
+mod grants;
 mod junk;
 mod open;
 mod peers;
@@ -22,7 +23,7 @@ pub struct Part {
 }
 
 /// In the order they run.
-pub const PARTS: [Part; 9] = [
+pub const PARTS: [Part; 10] = [
     Part { name: "open-spa", run: open::spa },
     Part { name: "open-fwknop", run: open::fwknop },
     Part { name: "open-knockd", run: open::knockd },
@@ -32,6 +33,7 @@ pub const PARTS: [Part; 9] = [
     Part { name: "footprint-spa", run: footprint::spa },
     Part { name: "footprint-peers", run: footprint::peers },
     Part { name: "authorize", run: authorize::run },
+    Part { name: "grants", run: grants::run },
 ];
 
 /// Least, median, 99th percentile and maximum. On a busy machine the least is the figure that says most.

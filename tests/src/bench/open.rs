@@ -100,7 +100,7 @@ impl Opener for Spa {
     }
 
     fn restart(&mut self) {
-        if self.next > 0 {
+        if self.next > 0 && self.server.process().is_running() {
             self.server.process().stop();
         }
         self.server.start();
@@ -134,6 +134,11 @@ pub fn spa() -> Vec<Row> {
     let clients = enrol(&server, &names, CLIENTS).iter().map(|invite| Forger::client(invite)).collect();
     let mut spa = Spa { server, clients, next: 0 };
     rows.extend(measure(&topology, "spa", &mut spa));
+    spa.server.process().stop();
+    spa.server.must(&["unprotect"]);
+    // The same clients, the same network, the other driver.
+    spa.server.configure(&Settings { variant: Variant::Nftables, ..settings });
+    rows.extend(measure(&topology, "spa, nftables", &mut spa));
     spa.server.process().stop();
     rows
 }

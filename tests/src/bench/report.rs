@@ -140,7 +140,7 @@ pub fn svg(rows: &[Row]) -> String {
     for (index, (row, value)) in shown.iter().enumerate() {
         let y = BAR * (index as f64 + 0.5);
         let colour = match row.subject.as_str() {
-            "spa" => "#2b7a3d",
+            "spa" | "spa, nftables" => "#2b7a3d",
             "fwknopd" | "fwknop" => "#b5442e",
             "knockd" => "#c08a1e",
             _ => "#777777",

@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 
+use spa_tests::nft::Ruleset;
 use spa_tests::ns::Namespace;
 use spa_tests::{Family, SPA_PORT, Variant};
 
 use super::model::now;
+use super::table;
 
 /// Whose grant, from where, to what (`tcp/22`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,17 +52,27 @@ pub struct Snapshot {
 pub fn read(ns: &Namespace, variant: Variant, allowed: &[Vec<String>]) -> Snapshot {
     let mut snapshot = Snapshot { began: now(), ..Snapshot::default() };
     for family in Family::BOTH {
-        let program = match family {
-            Family::V4 => "iptables",
-            Family::V6 => "ip6tables",
-        };
-        let save = format!("{program}-{}-save", variant.name());
+        let save = format!("{}-save", variant.iptables(family));
         let text = ns.sh(&format!("{save} || {save} || {save}"));
         read_family(&text, family, allowed, &mut snapshot);
         snapshot.text += &text;
     }
+    if variant == Variant::Nftables {
+        read_table(ns, allowed, &mut snapshot);
+    }
     snapshot.ended = now();
     snapshot
+}
+
+/// The rules of iptables are then all foreign, and what `nft` lists of them counts as well.
+fn read_table(ns: &Namespace, allowed: &[Vec<String>], into: &mut Snapshot) {
+    let ruleset = Ruleset::read(ns);
+    into.foreign += &ruleset.foreign();
+    into.text += &format!("{ruleset:?}\n");
+    (into.bare, into.faults) = (0, Vec::new());
+    for family in Family::BOTH {
+        table::read_family(&ruleset, family, allowed, now(), into);
+    }
 }
 
 fn read_family(text: &str, family: Family, allowed: &[Vec<String>], into: &mut Snapshot) {

@@ -1,5 +1,6 @@
 //! Kills spa-server at every moment and compares what stands in the kernel with what may and must stand.
 
+mod faults;
 pub mod kernel;
 pub mod model;
 pub mod options;
@@ -7,4 +8,5 @@ mod phases;
 mod random;
 pub mod report;
 pub mod rounds;
+mod table;
 mod watch;

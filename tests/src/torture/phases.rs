@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use spa_tests::Family;
-use spa_tests::sh;
+use spa_tests::{Family, Variant, sh};
 
 use super::rounds::Torture;
 
@@ -64,6 +63,11 @@ const REPAIRED_WITHIN: Duration = millis(30);
 const STOPPED_WITHIN: Duration = millis(8);
 
 impl Torture {
+    /// What takes so long with iptables: over netlink it is done in a quarter of that.
+    fn at_most(&self, time: Duration) -> Duration {
+        if self.variant() == Variant::Nftables { time / 4 } else { time }
+    }
+
     /// Brings the daemon into a phase; it is to be killed when this returns.
     pub fn provoke(&mut self, phase: Phase) {
         match phase {
@@ -88,7 +92,7 @@ impl Torture {
     }
 
     fn pause(&mut self, most: Duration) {
-        let pause = self.random.up_to(most);
+        let pause = self.random.up_to(self.at_most(most));
         std::thread::sleep(pause);
     }
 
@@ -102,7 +106,8 @@ impl Torture {
             self.model(|model| model.gone(|_| true));
         }
         self.start_without_waiting();
-        self.pause(STARTED_WITHIN);
+        let pause = self.random.up_to(STARTED_WITHIN);
+        std::thread::sleep(pause);
     }
 
     fn renewal(&mut self) {
@@ -151,6 +156,9 @@ impl Torture {
 
     /// Somebody else changes what is ours. What opens a port by itself excuses the daemon until it is ready again.
     fn repair(&mut self) {
+        if self.variant() == Variant::Nftables {
+            return self.repair_the_table();
+        }
         let family = *self.random.pick(&Family::BOTH);
         let iptables = format!("{} -w", self.server.iptables(family));
         let change = match self.random.below(5) {
@@ -179,5 +187,55 @@ impl Torture {
             std::thread::sleep(REPAIRED_AFTER);
         }
         self.pause(REPAIRED_WITHIN);
+    }
+
+    /// While the daemon runs nobody else can change the table, which is tried at times; once it was killed everybody
+    /// can. The next start is what puts it right, and is what is killed.
+    fn repair_the_table(&mut self) {
+        let chain = *self.random.pick(&["ipv4", "ipv6"]);
+        let changes = [
+            format!("insert rule inet spa {chain} tcp dport 9 accept"),
+            "add element inet spa openings4 { 192.0.2.77 . tcp . 22 timeout 1h }".to_owned(),
+            "flush set inet spa openings4".to_owned(),
+            format!("flush chain inet spa {chain}"),
+            "delete table inet spa".to_owned(),
+        ];
+        let which = self.random.below(changes.len());
+        let ns = self.server.ns().clone();
+        let change = |change: &str| ns.sh(&format!("nft '{change}' 2>&1 && echo done || true"));
+        if self.random.once_in(2) {
+            let said = change(&changes[which]);
+            if said.contains("done") {
+                self.shared.violation(&format!("{} was allowed beside the daemon", changes[which]));
+            }
+        }
+        self.end_quietly();
+        self.may_be_odd = true;
+        match which {
+            2 => {
+                let source = self.topology.client.address(Family::V4);
+                self.model(|model| model.let_go(|key| key.source == source));
+            }
+            3 => self.take_protection(),
+            4 => {
+                self.take_protection();
+                self.may_be_bare = true;
+                self.model(|model| model.gone(|_| true));
+            }
+            _ => {}
+        }
+        let said = change(&changes[which]);
+        if !said.contains("done") {
+            self.shared.violation(&format!("{} failed with no daemon: {said}", changes[which]));
+        }
+        self.start_without_waiting();
+        let pause = self.random.up_to(STARTED_WITHIN);
+        std::thread::sleep(pause);
+    }
+
+    /// By the test itself, until the daemon is ready again.
+    fn take_protection(&mut self) {
+        self.shared.unprotected.store(true, std::sync::atomic::Ordering::SeqCst);
+        self.may_be_broken = true;
     }
 }

@@ -12,6 +12,8 @@ pub struct Report {
     pub missed: usize,
     /// Kills after which nobody waited for the programs that the daemon had started.
     pub orphaned: usize,
+    /// Kills while something else failed as well.
+    pub faulty: usize,
     pub knocks: usize,
     pub looks: usize,
     pub restarts: usize,
@@ -19,6 +21,7 @@ pub struct Report {
     pub stranger_tries: u64,
     pub client_tries: u64,
     pub held_up: u64,
+    pub overflowed: u64,
     pub most_behind: u64,
     pub began: Instant,
     pub violations: Vec<String>,
@@ -36,8 +39,9 @@ impl Report {
         }
         println!("{:<10} {:>6}  in {:.0} s", "all", self.total(), self.began.elapsed().as_secs_f64());
         println!(
-            "{} without waiting for what it had started; {} ended before the signal came, and are not counted",
-            self.orphaned, self.missed
+            "{} without waiting for what it had started; {} while something else failed; {} ended before the signal \
+             came, and are not counted",
+            self.orphaned, self.faulty, self.missed
         );
         println!(
             "{} knocks, {} readings of the kernel, {} restarts (slowest {} ms)",
@@ -50,6 +54,10 @@ impl Report {
         println!(
             "the kernel's clock was behind by {} ms at the most; {} connections came in past an end because of it",
             self.most_behind, self.held_up
+        );
+        println!(
+            "{} connections passed the firewall and found the echo service's queue full",
+            self.overflowed
         );
         println!("violations: {}", self.violations.len());
         for violation in &self.violations {

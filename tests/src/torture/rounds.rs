@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use spa_tests::services::{tcp_echo, udp_echo};
-use spa_tests::{Client, Family, Process, Server, Settings, Topology};
+use spa_tests::{Client, Family, Process, Server, Settings, Topology, Variant};
 
+use super::faults::{self, Fault, Lasting};
 use super::kernel::{self, Key, Snapshot};
 use super::model::{Model, now};
 use super::options::Options;
@@ -54,6 +55,7 @@ pub struct Torture {
     pub may_be_odd: bool,
     pub may_be_broken: bool,
     pub may_be_bare: bool,
+    faults: bool,
     settings: Settings,
     /// A daemon that was started and never waited for.
     starting: Option<Process>,
@@ -88,6 +90,7 @@ pub fn run(options: &Options) -> Report {
     report.stranger_tries = shared.stranger_tries.load(Ordering::Relaxed);
     report.client_tries = shared.client_tries.load(Ordering::Relaxed);
     report.held_up = shared.held_up.load(Ordering::Relaxed);
+    report.overflowed = shared.overflowed.load(Ordering::Relaxed);
     report.most_behind = shared.most_behind.load(Ordering::Relaxed);
     report.violations = std::mem::take(&mut shared.violations.lock().expect("no panic while locked"));
     report
@@ -102,6 +105,10 @@ impl Torture {
         udp_echo(&topology.server.ns, 53);
         let settings = Settings { open_for: "5s", ..Settings::new(options.variant) };
         let mut server = Server::new(&topology, &settings);
+        if options.faults {
+            faults::prepare(options.variant, &server.file("state"));
+            server.look_first_in(faults::STUBS);
+        }
         let clients =
             [("alice", Family::V4), ("bob", Family::V6), ("carol", Family::V4), ("dave", Family::V6)];
         let clients = clients.map(|(name, family)| {
@@ -123,6 +130,7 @@ impl Torture {
             may_be_odd: false,
             may_be_broken: false,
             may_be_bare: false,
+            faults: options.faults,
             settings,
             starting: None,
             has_more: false,
@@ -133,6 +141,7 @@ impl Torture {
                 kills: Phase::ALL.map(|phase| (phase, 0)).into(),
                 missed: 0,
                 orphaned: 0,
+                faulty: 0,
                 knocks: 0,
                 looks: 0,
                 restarts: 0,
@@ -140,6 +149,7 @@ impl Torture {
                 stranger_tries: 0,
                 client_tries: 0,
                 held_up: 0,
+                overflowed: 0,
                 most_behind: 0,
                 began: Instant::now(),
                 violations: Vec::new(),
@@ -161,9 +171,18 @@ impl Torture {
             self.wait_granted(&keys);
         }
         let other_services = self.has_more;
+        let fault = self.pick_fault(phase);
+        let lasting = fault.map(|fault| Lasting::begin(fault, self.server.ns(), &self.server.file("state")));
         self.provoke(phase);
-        let orphans_may_run = self.random.once_in(2);
+        let orphans_may_run = self.random.once_in(2) && !fault.is_some_and(Fault::lingers);
+        if let Some(fault) = fault {
+            self.shared.phase.lock().expect("no panic while locked").push_str(&format!(" {fault:?}"));
+            self.report.faulty += 1;
+        }
+        // A lock that is held would keep a program of the killed daemon until after its end.
+        let lasting = lasting.filter(|_| fault != Some(Fault::Locked));
         self.kill(phase, orphans_may_run);
+        drop(lasting);
         self.settle_revoke();
         // Before the restart either configuration may stand.
         let allowed: Vec<_> = [other_services, self.has_more].map(endpoints).into();
@@ -194,6 +213,12 @@ impl Torture {
                 self.server.log()
             );
         }
+    }
+
+    /// In every second round that may have one. At the start and at a repair the test itself uses iptables.
+    fn pick_fault(&mut self, phase: Phase) -> Option<Fault> {
+        let may = self.faults && !matches!(phase, Phase::SetUp | Phase::Repair) && self.random.once_in(2);
+        may.then(|| Fault::pick(self.settings.variant, &mut self.random))
     }
 
     fn violations(&self) -> usize {
@@ -287,6 +312,10 @@ impl Torture {
                 return self.judge("running", snapshot, true);
             }
         }
+    }
+
+    pub fn variant(&self) -> Variant {
+        self.settings.variant
     }
 
     pub fn index_of(&self, name: &str) -> usize {

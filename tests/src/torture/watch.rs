@@ -1,8 +1,10 @@
 //! What others see the whole time, by real connections: a stranger, to whom the port must never be open, and the
 //! clients' machine, to which it must be open as long as it was told and no longer.
 
+use std::fs::File;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -32,6 +34,8 @@ pub struct Shared {
     /// Connections that were accepted past their end by everybody's clock but before it by the kernel's, which a
     /// machine that was held up had not moved on.
     pub held_up: AtomicU64,
+    /// Connections that failed because the echo service of the test itself did not keep up: its queue was full.
+    pub overflowed: AtomicU64,
     /// How far the kernel's clock was behind, at the most, in milliseconds.
     pub most_behind: AtomicU64,
     stop: AtomicBool,
@@ -67,7 +71,10 @@ impl Watchers {
             threads.push(spawn(&topology.stranger, shared, move |shared| knocker(shared, to)));
             let source = topology.client.address(family);
             for port in [22, 80] {
-                threads.push(spawn(&topology.client, shared, move |shared| client(shared, source, to, port)));
+                let queue = ListenQueue::of(topology);
+                threads.push(spawn(&topology.client, shared, move |shared| {
+                    client(shared, source, to, port, &queue);
+                }));
             }
         }
         Self { shared: Arc::clone(shared), threads }
@@ -132,12 +139,35 @@ fn knocker(shared: &Shared, to: IpAddr) {
     }
 }
 
+/// What the kernel counts of SYNs that came to a listening socket whose queue was full, on the server.
+struct ListenQueue(File);
+
+impl ListenQueue {
+    fn of(topology: &Topology) -> Self {
+        let open = || File::open("/proc/thread-self/net/netstat").expect("procfs");
+        Self(topology.server.ns.enter(open))
+    }
+
+    /// `ListenOverflows` and `ListenDrops`, added up.
+    fn dropped(&self) -> u64 {
+        let mut buffer = vec![0; 1 << 14];
+        let length = self.0.read_at(&mut buffer, 0).unwrap_or(0);
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+        let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        let both = names.split(' ').zip(values.split(' '));
+        let wanted = both.filter(|(name, _)| matches!(*name, "ListenOverflows" | "ListenDrops"));
+        wanted.filter_map(|(_, value)| value.parse::<u64>().ok()).sum()
+    }
+}
+
 /// One try from the clients' machine, held against the model.
-fn client(shared: &Shared, source: IpAddr, to: IpAddr, port: u16) {
+fn client(shared: &Shared, source: IpAddr, to: IpAddr, port: u16, queue: &ListenQueue) {
     let endpoint = format!("tcp/{port}");
     let bounds = || shared.model.lock().expect("no panic while locked").bounds(source, &endpoint);
     let excused = || shared.unprotected.load(Ordering::SeqCst);
     let (before, was_excused) = (bounds(), excused());
+    let dropped = queue.dropped();
     let (began, kernel_began) = (now(), kernel_now());
     shared.most_behind.fetch_max(((began - kernel_began) * 1e3) as u64, Ordering::Relaxed);
     // One that must not succeed need not be waited for.
@@ -158,6 +188,10 @@ fn client(shared: &Shared, source: IpAddr, to: IpAddr, port: u16) {
         }
         Ok(_) if began > before.0.max(after.0) + MARGIN => {
             shared.held_up.fetch_add(1, Ordering::Relaxed);
+        }
+        // It passed the firewall and found no place: nothing is known of the firewall.
+        Err(_) if must && queue.dropped() != dropped => {
+            shared.overflowed.fetch_add(1, Ordering::Relaxed);
         }
         // Over its end while it was tried, or taken back meanwhile: nothing is known.
         Err(error) if must && before.1.min(after.1) > ended => {

@@ -16,6 +16,8 @@ pub const DESTINATION_PORT: Field = Field(2, 2, 2);
 /// `enum nft_meta_keys`.
 #[derive(Clone, Copy)]
 pub enum Meta {
+    /// The packet mark, in the machine's byte order.
+    Mark = 3,
     InterfaceName = 6,
     Family = 15,
     Protocol = 16,
@@ -80,6 +82,20 @@ impl Expressions {
                 .attribute(3, &length.to_be_bytes())
                 .nest(4, |value| value.attribute(DATA_VALUE, mask))
                 .nest(5, |value| value.attribute(DATA_VALUE, &vec![0; mask.len()]))
+        })
+    }
+
+    /// Sets bits of the packet mark, and leaves the others.
+    pub fn mark(self, bits: u32) -> Self {
+        let loaded = self.meta(Meta::Mark, 0).add("bitwise", |data| {
+            data.attribute(1, &register(0))
+                .attribute(2, &register(0))
+                .attribute(3, &4_u32.to_be_bytes())
+                .nest(4, |value| value.attribute(DATA_VALUE, &(!bits).to_ne_bytes()))
+                .nest(5, |value| value.attribute(DATA_VALUE, &bits.to_ne_bytes()))
+        });
+        loaded.add("meta", |data| {
+            data.attribute(3, &register(0)).attribute(2, &(Meta::Mark as u32).to_be_bytes())
         })
     }
 

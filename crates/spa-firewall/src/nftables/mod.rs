@@ -27,6 +27,9 @@
 //! request reaches it, so a busy machine may add what that takes. It does not count while the machine is suspended. The comment of an element says which wall-clock time is meant, to the nanosecond; a
 //! grant is not written again because the two drift apart a little. Provisional drops compare the wall clock.
 //!
+//! **Others' filters.** An accept here opens nothing that another chain drops. With a [`Mark`], what is accepted here
+//! (and nothing else) carries it from then on, so that a rule of the administrator's can accept it there too.
+//!
 //! **Prefixes.** A grant is for one address, so there are no sets of prefixes; the networks in `except` are rules.
 //!
 //! **Ownership.** A table with the flag *owner* is changed by nobody but the socket that made it or took it over, so
@@ -37,9 +40,12 @@ mod abi;
 mod comment;
 mod elements;
 mod expressions;
+mod mark;
 mod read;
 mod rules;
 mod write;
+
+pub use self::mark::{Mark, MarkError};
 
 use std::collections::BTreeSet;
 use std::io;
@@ -91,6 +97,8 @@ pub struct Nftables {
     takes: u32,
     /// The table was found without an owner that it may have.
     orphaned: bool,
+    /// Set on what is let in.
+    mark: Option<Mark>,
     /// Whether this kernel counts for each element of a set.
     counts: bool,
     /// Whether table, sets, base chain and jumps stood as we make them when they were last read.
@@ -106,7 +114,15 @@ impl Nftables {
     /// [`Error::NotPermitted`] without CAP_NET_ADMIN, [`Error::NoNftables`] where the kernel lacks it,
     /// [`Error::Owned`] while another process holds the table, and as [`Firewall::read_family`].
     pub fn open() -> Result<Self, Error> {
-        Self::open_with(table::FLAG_OWNER | table::FLAG_PERSIST)
+        Self::open_marking(None)
+    }
+
+    /// As [`Self::open`], and sets a mark on what is let in.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_marking(mark: Option<Mark>) -> Result<Self, Error> {
+        Self::open_with(table::FLAG_OWNER | table::FLAG_PERSIST, mark)
     }
 
     /// As [`Self::open`], but a table that it makes can be changed by others, as with older kernels.
@@ -114,10 +130,10 @@ impl Nftables {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_shared() -> Result<Self, Error> {
-        Self::open_with(0)
+        Self::open_with(0, None)
     }
 
-    fn open_with(owner: u32) -> Result<Self, Error> {
+    fn open_with(owner: u32, mark: Option<Mark>) -> Result<Self, Error> {
         let socket = Socket::open(netlink::NETFILTER).map_err(|source| Error::NoNftables { source })?;
         socket.widen(SEND_BUFFER);
         let mut driver = Self {
@@ -125,6 +141,7 @@ impl Nftables {
             makes: 0,
             takes: 0,
             orphaned: false,
+            mark,
             counts: true,
             intact: false,
             astray: BTreeSet::new(),
@@ -199,7 +216,7 @@ impl Firewall for Nftables {
         let standing = if self.intact { Some(&self.astray) } else { None };
         let flags = if self.intact { self.takes } else { self.makes };
         // Hundreds of grants take several transactions, and so long that each counts its time-outs from its own time.
-        let mut first = Some(write::chains(plan, (self.takes, self.makes), self.counts, standing));
+        let mut first = Some(write::chains(plan, (self.takes, self.makes), self.counts, self.mark, standing));
         for (family, piece) in write::pieces(plan) {
             let mut steps = first.take().unwrap_or_else(|| vec![write::take_over(flags)]);
             steps.extend(write::change(family, &piece, self.counts, SystemTime::now()));
@@ -209,6 +226,10 @@ impl Firewall for Nftables {
     }
 
     fn hold(&mut self) -> Result<(), Error> {
-        if self.orphaned { self.commit(vec![write::take_over(self.takes)]) } else { Ok(()) }
+        if self.orphaned {
+            self.commit(vec![write::take_over(self.takes)])?;
+            self.orphaned = false;
+        }
+        Ok(())
     }
 }

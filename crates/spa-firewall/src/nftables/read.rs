@@ -112,7 +112,8 @@ impl Nftables {
     fn rules(&mut self, family: Family) -> Result<Vec<Counted>, Error> {
         let found = self.dump_rules(Names::of(family).chain)?;
         let blank = || write::request(message::NEW_RULE, 0);
-        let read = |payload: &Vec<u8>| rules::read(payload, family, blank).ok_or_else(malformed);
+        let mark = self.mark;
+        let read = |payload: &Vec<u8>| rules::read(payload, family, mark, blank).ok_or_else(malformed);
         found.iter().map(read).collect()
     }
 

@@ -12,7 +12,7 @@ use super::comment;
 use super::expressions::{
     Comparison, Conntrack, DESTINATION_PORT, Expressions, Meta, Normal, SOURCE_V4, SOURCE_V6, zero_ended,
 };
-use super::{BASE_CHAIN, Names, TABLE};
+use super::{BASE_CHAIN, Mark, Names, TABLE};
 use crate::kernel::{Counted, Counters, Rule};
 use crate::model::Family;
 use crate::names::Except;
@@ -27,11 +27,17 @@ const ORIGINAL: u8 = 0;
 const NANOSECONDS: u64 = 1_000_000_000;
 
 /// Appends the attributes of a rule of the family's chain; `None` for a foreign one, which is never written.
-pub fn write(request: Request, rule: &Rule, family: Family, counters: Counters) -> Option<Request> {
+pub fn write(
+    request: Request,
+    rule: &Rule,
+    family: Family,
+    mark: Option<Mark>,
+    counters: Counters,
+) -> Option<Request> {
     let comment = comment::of_rule(rule)?;
     let request = place(request, Names::of(family).chain);
     let request = request
-        .nest(attribute::EXPRESSIONS, |list| expressions(Expressions(list), rule, family, counters).0)
+        .nest(attribute::EXPRESSIONS, |list| expressions(Expressions(list), rule, family, mark, counters).0)
         .attribute(attribute::USERDATA, &comment::encode(&comment));
     Some(request)
 }
@@ -65,19 +71,30 @@ pub fn same(payload: &[u8], wanted: &Request) -> bool {
 }
 
 /// Reads a rule of the family's chain, header included.
-pub fn read(payload: &[u8], family: Family, blank: impl FnOnce() -> Request) -> Option<Counted> {
+pub fn read(
+    payload: &[u8],
+    family: Family,
+    mark: Option<Mark>,
+    blank: impl FnOnce() -> Request,
+) -> Option<Counted> {
     let attributes = payload.get(4..)?;
     let (_, counters) = Normal::read(find(attributes, attribute::EXPRESSIONS)?)?;
     let comment = find(attributes, attribute::USERDATA).and_then(comment::decode);
     let said = comment.as_deref().and_then(comment::rule);
     let rule = said.filter(|rule| {
-        write(blank(), rule, family, Counters::default()).is_some_and(|wanted| same(payload, &wanted))
+        write(blank(), rule, family, mark, Counters::default()).is_some_and(|wanted| same(payload, &wanted))
     });
     let rule = rule.unwrap_or_else(|| Rule::Foreign(comment.unwrap_or_default()));
     Some(Counted { rule, counters })
 }
 
-fn expressions(list: Expressions, rule: &Rule, family: Family, counters: Counters) -> Expressions {
+fn expressions(
+    list: Expressions,
+    rule: &Rule,
+    family: Family,
+    mark: Option<Mark>,
+    counters: Counters,
+) -> Expressions {
     let source = match family {
         Family::V4 => &SOURCE_V4,
         Family::V6 => &SOURCE_V6,
@@ -121,6 +138,10 @@ fn expressions(list: Expressions, rule: &Rule, family: Family, counters: Counter
             (to(list, *endpoint), verdict::DROP)
         }
         Rule::Grant(..) | Rule::Foreign(_) => return list, // have no comment, so are not written
+    };
+    let list = match mark {
+        Some(mark) if code == verdict::ACCEPT => list.mark(mark.bits()),
+        _ => list,
     };
     list.counter(counters).verdict(code, None)
 }

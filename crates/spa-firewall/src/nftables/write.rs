@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::abi::{INET, SUBSYSTEM, chain, element, message, rule, set, table, verdict};
 use super::expressions::{count, named, zero_ended};
-use super::{BASE_CHAIN, Names, PRIORITY, TABLE, elements, rules};
+use super::{BASE_CHAIN, Mark, Names, PRIORITY, TABLE, elements, rules};
 use crate::elements::ElementPlan;
 use crate::kernel::{Counted, Counters};
 use crate::model::Family;
@@ -46,6 +46,7 @@ pub fn chains(
     plan: &Plan,
     (takes, makes): (u32, u32),
     counts: bool,
+    mark: Option<Mark>,
     standing: Option<&BTreeSet<Family>>,
 ) -> Vec<Step> {
     let mut first = vec![take_over(takes)];
@@ -60,7 +61,7 @@ pub fn chains(
             if standing.is_some_and(|astray| astray.contains(&family)) {
                 first.extend(empty_sets(family));
             }
-            first.extend(fill(family, rules));
+            first.extend(fill(family, rules, mark));
         }
     }
     first
@@ -144,14 +145,15 @@ fn make_set(table: &str, name: &str, id: u32, counts: bool, (types, length): (u3
 }
 
 /// Empties the family's chain and fills it.
-fn fill(family: Family, wanted: &[Counted]) -> Vec<Step> {
+fn fill(family: Family, wanted: &[Counted], mark: Option<Mark>) -> Vec<Step> {
     let chain = Names::of(family).chain;
     let empty = request(message::DELETE_RULE, 0)
         .attribute(rule::TABLE, &zero_ended(TABLE))
         .attribute(rule::CHAIN, &zero_ended(chain));
     let mut steps = vec![(format!("emptying the chain {chain}"), empty)];
     steps.extend(wanted.iter().filter_map(|Counted { rule, counters }| {
-        let request = rules::write(request(message::NEW_RULE, CREATE | APPEND), rule, family, *counters)?;
+        let blank = request(message::NEW_RULE, CREATE | APPEND);
+        let request = rules::write(blank, rule, family, mark, *counters)?;
         Some((format!("adding the {family} rule \"{rule}\""), request))
     }));
     steps

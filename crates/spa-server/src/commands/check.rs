@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use spa_firewall::Except;
 use spa_firewall::survey::Severity;
+use spa_firewall::{Choice, Except};
 use spa_proto::Network;
 
 use super::{print, print_json};
@@ -46,8 +46,8 @@ pub fn run(path: &Path, as_json: bool) -> Outcome {
     problems.extend(look_at_state(&config).err());
     problems.extend(warden::user(&config).err());
     look_at_exceptions(&config, &mut notes);
-    look_at_firewall(&config, &mut problems, &mut notes);
-    report(&config, clients, &problems, &notes, as_json)?;
+    let choice = look_at_firewall(&config, &mut problems, &mut notes);
+    report(&config, clients, choice, (&problems, &notes), as_json)?;
     problems
         .into_iter()
         .next()
@@ -93,8 +93,16 @@ fn look_at_exceptions(config: &Config, notes: &mut Vec<String>) {
     }
 }
 
-fn look_at_firewall(config: &Config, problems: &mut Vec<Failure>, notes: &mut Vec<String>) {
-    let findings = firewall::survey(config);
+/// Returns what `backend = "auto"` would choose, or has chosen.
+fn look_at_firewall(config: &Config, problems: &mut Vec<Failure>, notes: &mut Vec<String>) -> Option<Choice> {
+    let (driver, choice) = match firewall::settle(config) {
+        Ok(settled) => settled,
+        Err(failure) => {
+            problems.push(failure);
+            return None;
+        }
+    };
+    let findings = firewall::survey(config, driver);
     for finding in findings.unwrap_or_else(|failure| {
         problems.push(failure);
         Vec::new()
@@ -104,17 +112,29 @@ fn look_at_firewall(config: &Config, problems: &mut Vec<Failure>, notes: &mut Ve
             Severity::Warning => notes.push(format!("{}\n  try: {}", finding.what, finding.remedy)),
         }
     }
+    choice
 }
 
-fn report(config: &Config, clients: usize, problems: &[Failure], notes: &[String], as_json: bool) -> Outcome {
+fn report(
+    config: &Config,
+    clients: usize,
+    choice: Option<Choice>,
+    (problems, notes): (&[Failure], &[String]),
+    as_json: bool,
+) -> Outcome {
+    let choice = choice.map(|choice| choice.to_string());
     if as_json {
         return print_json(&serde_json::json!({
             "config": config.path,
             "clients": clients,
             "services": config.services.len(),
+            "backend": choice,
             "problems": problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "warnings": notes,
         }));
+    }
+    if let Some(choice) = choice {
+        print(&format!("backend \"auto\": {choice}"))?;
     }
     for problem in problems {
         print(&format!("problem: {problem}"))?;

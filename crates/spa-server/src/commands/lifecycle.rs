@@ -34,7 +34,11 @@ pub fn protect(path: &Path) -> Outcome {
         return Ok(());
     }
     let lock = lock::exclusive(&config.state_dir)?;
-    let mut enforcer = Enforcer::new(firewall::open(&config, false, Some(&lock))?);
+    let firewall::Opened { driver, choice, .. } = firewall::open(&config, false, Some(&lock))?;
+    if let Some(choice) = &choice {
+        say!("backend \"auto\": {choice}");
+    }
+    let mut enforcer = Enforcer::new(driver);
     firewall::refuse_chain_of_others(&mut enforcer, &config)?;
     let found = enforcer.adopt().map_err(firewall_failure)?;
     let before = warden::standing(&mut enforcer, &config.state_dir, &found)?;
@@ -45,6 +49,7 @@ pub fn protect(path: &Path) -> Outcome {
     enforcer.enforce(&Wanted { protection: Some(config.protection()), grants }).map_err(firewall_failure)?;
     firewall::retire_others(&enforcer.name());
     config.keep_as_last_good()?;
+    firewall::keep_choice(&config, choice.as_ref())?;
     say!("protected: {}", list(&config));
     Ok(())
 }
@@ -80,7 +85,7 @@ pub fn unprotect(path: &Path) -> Outcome {
             .hint("systemctl stop spa-server, then spa-server unprotect"));
     }
     let lock = if config.state_dir.is_dir() { Some(lock::exclusive(&config.state_dir)?) } else { None };
-    let mut enforcer = Enforcer::new(firewall::open(&config, false, lock.as_ref())?);
+    let mut enforcer = Enforcer::new(firewall::open(&config, false, lock.as_ref())?.driver);
     let spared = match firewall::refuse_chain_of_others(&mut enforcer, &config) {
         Ok(()) => Vec::new(),
         Err(_) => enforcer.chains_of_others().map_err(firewall_failure)?,
@@ -97,6 +102,7 @@ pub fn unprotect(path: &Path) -> Outcome {
         failures.extend(other.remove_all().err());
     }
     if failures.is_empty() {
+        firewall::forget_choice(&config)?;
         say!("nothing of spa-server is left in the firewall");
         return Ok(());
     }

@@ -96,7 +96,10 @@ pub fn status(config: &Config, as_json: bool) -> Outcome {
     for trouble in answer["trouble"].as_array().into_iter().flatten() {
         print(&format!("trouble    {}", trouble.as_str().unwrap_or_default()))?;
     }
-    print(&format!("firewall   {}", text("firewall")))?;
+    match answer["firewall-chosen"].as_str() {
+        Some(why) => print(&format!("firewall   {} (auto: {why})", text("firewall")))?,
+        None => print(&format!("firewall   {}", text("firewall")))?,
+    }
     print(&format!("capture    {}", text("capture")))?;
     if !answer["confirm-within"].is_null() {
         print(&format!(

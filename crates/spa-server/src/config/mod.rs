@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use spa_firewall::nftables::Mark;
 use spa_firewall::{Except, Protection};
 use spa_gate::{ClientPolicy, DEFAULT_MAX_GRANTS, DEFAULT_MAX_GRANTS_PER_CLIENT};
 use spa_proto::{ClientName, Endpoint, Psk, PublicKey, ServerKeyFile, ServiceName};
@@ -55,6 +56,8 @@ pub struct Config {
     pub backend: Backend,
     /// Which iptables.
     pub variant: Variant,
+    /// Set on what nftables lets in.
+    pub mark: Option<Mark>,
     /// Whether services are closed by us.
     pub protect: bool,
     /// What is never filtered.
@@ -158,6 +161,7 @@ impl Config {
             user: raw.server.user,
             backend: raw.firewall.backend,
             variant: raw.firewall.iptables,
+            mark: raw.firewall.mark.map(|text| text.0),
             protect: raw.firewall.protect.unwrap_or(true),
             except: without_repeats(raw.firewall.except.into_iter().map(|text| text.0)),
             max_age: limits.max_age.map_or(DEFAULT_MAX_AGE, |text| text.0.0.duration()),
@@ -178,6 +182,10 @@ impl Config {
             |what: String| Failure::new(Exit::Config, format_args!("{}: {what}", self.path.display()));
         if self.open_for > self.max_open_for {
             return Err(wrong("limits.open-for is longer than limits.max-open-for".to_owned()));
+        }
+        if self.mark.is_some() && self.backend == Backend::Iptables {
+            return Err(wrong("firewall.mark is set by nftables alone".to_owned())
+                .hint("backend = \"nftables\"; with iptables no other rule needs to know"));
         }
         if let Some(names) = &self.interfaces {
             spa_capture::Interfaces::named(names.iter().map(String::as_str))
@@ -412,6 +420,8 @@ mod tests {
         assert!(error("[firewall]\nexcept = [\"192.0.2.1/24\"]").contains("192.0.2.0/24"));
         assert!(error("[services]\nspa = \"udp/62201\"").contains("knocks come to"));
         assert!(error("[services]\nweb = []").contains("at least one"));
+        assert!(error("[firewall]\nbackend = \"nftables\"\nmark = \"5\"").contains("hexadecimal"));
+        assert!(error("[firewall]\nmark = \"0x1\"").contains("nftables alone"));
         assert!(error("[server").contains("server.toml:1:"));
         let hostile = error(&format!("[server]\n\"\\u001b[31m{}\" = 1", "x".repeat(100_000)));
         assert!(hostile.len() < 600 && !hostile.contains('\u{1b}'), "{hostile:?}");

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use spa_firewall::Except;
+use spa_firewall::nftables::Mark;
 use spa_proto::{ClientName, Endpoint, Network, PublicKey, ServiceName};
 
 use super::date::Date;
@@ -60,6 +61,7 @@ pub struct Firewall {
     pub backend: Backend,
     #[serde(default)]
     pub iptables: Variant,
+    pub mark: Option<Text<Mark>>,
     pub protect: Option<bool>,
     #[serde(default)]
     pub except: Vec<Text<Except>>,
@@ -74,6 +76,8 @@ pub enum Backend {
     Iptables,
     /// The table `inet spa`.
     Nftables,
+    /// Whichever suits the host.
+    Auto,
 }
 
 /// Which of the two iptables is used.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use spa_firewall::conntrack::Adopted;
 use spa_firewall::survey::{Finding, Severity};
-use spa_firewall::{Cut, Opening, Plan, Report};
+use spa_firewall::{Choice, Cut, Opening, Plan, Report};
 use spa_gate::{Change, End, Ended, Lease, LeaseKey, Now, Reason, Refusal};
 use tracing::{error, info, warn};
 
@@ -173,6 +173,11 @@ pub fn finding(finding: &Finding) {
         Severity::Error => error!("{}; {}", finding.what, finding.remedy),
         Severity::Warning => warn!("{}; {}", finding.what, finding.remedy),
     }
+}
+
+/// What `backend = "auto"` came to.
+pub fn chosen(choice: &Choice) {
+    info!(backend = choice.driver.name(), "backend auto: {choice}");
 }
 
 /// What somebody changed was put right.

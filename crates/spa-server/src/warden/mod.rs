@@ -17,7 +17,7 @@ mod watchdog;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use spa_firewall::{Authors, Enforcer};
+use spa_firewall::{Authors, Choice, Enforcer};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -75,7 +75,7 @@ async fn serve(config: Config, options: &Run) -> Outcome {
     let settings = Settings::load(config)?;
     let captures = Captures::open(&settings.config)?;
     let (published_sender, published) = watch::channel(Published::default());
-    let engine = start_engine(&settings, options, &lock, published_sender)?;
+    let (engine, choice) = start_engine(&settings, options, &lock, published_sender)?;
     let own = engine.authors();
     let (commands, queue) = std::sync::mpsc::sync_channel(engine::QUEUE);
     let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine.run(&queue));
@@ -96,6 +96,7 @@ async fn serve(config: Config, options: &Run) -> Outcome {
         watchdog: Watchdog::from_environment(),
         openers_counters: spa_gate::Counters::default(),
         started: Instant::now(),
+        choice,
         ready: false,
         dry_run: options.dry_run,
         skews: PerMinute::default(),
@@ -115,19 +116,28 @@ fn start_engine(
     options: &Run,
     lock: &Lock,
     published: watch::Sender<Published>,
-) -> Outcome<Engine> {
+) -> Outcome<(Engine, Option<Choice>)> {
     let config = &settings.config;
     let record = match options.dry_run {
         true => Record::none(),
         false => Record::open(&config.state_dir.join(RECORD), floor_of_a_new_record(config))?,
     };
-    let driver = firewall::open(config, options.dry_run, Some(lock))?;
+    let firewall::Opened { driver, kind, choice } = firewall::open(config, options.dry_run, Some(lock))?;
+    if let Some(choice) = &choice {
+        events::chosen(choice);
+    }
     if !options.dry_run {
-        firewall::survey(config)?.iter().for_each(events::finding);
+        firewall::survey(config, kind)?.iter().for_each(events::finding);
     }
     let options =
         engine::Options { confirm: options.confirm.map(Seconds::duration), dry_run: options.dry_run };
-    Engine::start(EngineSettings::of(settings), Enforcer::new(driver), record, options, published)
+    let dry_run = options.dry_run;
+    let enforcer = Enforcer::new(driver);
+    let engine = Engine::start(EngineSettings::of(settings), enforcer, record, options, published)?;
+    if !dry_run {
+        firewall::keep_choice(config, choice.as_ref())?;
+    }
+    Ok((engine, choice))
 }
 
 /// The floor of all where there is no record, Unix nanoseconds: now at the very first start. At a later one the record
@@ -157,6 +167,8 @@ struct Warden {
     watchdog: Watchdog,
     openers_counters: spa_gate::Counters,
     started: Instant,
+    /// Of `backend = "auto"`.
+    choice: Option<Choice>,
     ready: bool,
     dry_run: bool,
     skews: PerMinute<MAX_SKEW_LINES>,
@@ -398,10 +410,11 @@ impl Warden {
         let settings = Settings::load(Config::load(&self.settings.config.path)?)?;
         let old = &self.settings.config;
         let new = &settings.config;
-        if (&old.state_dir, old.backend, old.variant) != (&new.state_dir, new.backend, new.variant) {
+        let fixed = |config: &Config| (config.state_dir.clone(), config.backend, config.variant, config.mark);
+        if fixed(old) != fixed(new) {
             return Err(Failure::new(
                 Exit::Config,
-                "state-dir, backend and iptables take effect at a restart, not at a reload",
+                "state-dir, backend, iptables and mark take effect at a restart, not at a reload",
             ));
         }
         let same_capture = (old.port, &old.interfaces, &old.user) == (new.port, &new.interfaces, &new.user);
@@ -512,6 +525,7 @@ impl Warden {
             "port": self.settings.config.port,
             "capture": self.captures.methods(),
             "firewall": engine.driver,
+            "firewall-chosen": self.choice.as_ref().map(|choice| &choice.why),
             "state": if engine.trouble.is_empty() { "ok" } else { "degraded" },
             "trouble": engine.trouble,
             "confirm-within": engine.confirm_within,

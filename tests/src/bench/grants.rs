@@ -1,0 +1,106 @@
+//! What live grants cost: each packet that passes our rules, and the next grant. No daemon: the drivers as the daemon
+//! uses them, and a flood of datagrams that nobody granted, which all grants are held against before they are dropped.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant, SystemTime};
+
+use spa_firewall::iptables::{Iptables, Variant};
+use spa_firewall::nftables::Nftables;
+use spa_firewall::{Enforcer, Error, Firewall, GrantKey, Lifetime, Protection, Wanted};
+use spa_tests::{Family, SPA_PORT, Topology};
+
+use super::flood;
+use super::report::Row;
+
+const PACKET: &str = "CPU per packet among grants";
+const GRANT: &str = "one more grant";
+/// Live grants, the smallest first: the others are compared with it.
+const GRANTS: [u32; 4] = [1, 1_000, 10_000, 50_000];
+/// Each flood.
+const LENGTH: Duration = Duration::from_millis(400);
+/// A second; what is lost on the way costs nothing, so no more than the receiver takes.
+const RATE: u64 = 100_000;
+const TURNS: usize = 5;
+/// Grants that are added and taken back, and after this long no more of them.
+const SAMPLES: usize = 51;
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Both drivers, in one run.
+pub fn run() -> Vec<Row> {
+    let topology = Topology::new();
+    let mut rows = of("nftables", &topology, || Box::new(Nftables::open().expect("nf_tables")));
+    rows.extend(of("iptables-nft", &topology, || Box::new(Iptables::open(Variant::Nft).expect("iptables"))));
+    rows
+}
+
+fn of(subject: &str, topology: &Topology, open: impl Fn() -> Box<dyn Firewall> + Sync) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut first: Option<(f64, f64)> = None;
+    for count in GRANTS {
+        let (cpu, grant) = match topology.server.ns.enter(|| among(count, topology, Enforcer::new(open()))) {
+            Ok(figures) => figures,
+            // Tens of thousands of rules may take iptables longer than the driver waits for it.
+            Err(error) => {
+                rows.push(Row::absent(GRANT, subject, &format!("{count} live: {error}")));
+                continue;
+            }
+        };
+        let (cpu_of_one, first_grant) = *first.get_or_insert((cpu, grant));
+        let name = |measure: &str| format!("{measure}, {count} live");
+        rows.extend([
+            Row::new(PACKET, subject, &name("median of 5"), cpu, "ns"),
+            Row::new(PACKET, subject, &name("against 1"), cpu / cpu_of_one, "times"),
+            Row::new(GRANT, subject, &name("written and read back, median"), grant, "ms"),
+            Row::new(GRANT, subject, &name("against 1"), grant / first_grant, "times"),
+        ]);
+    }
+    rows
+}
+
+/// Nanoseconds a packet, and milliseconds a grant.
+fn among(count: u32, topology: &Topology, mut enforcer: Enforcer) -> Result<(f64, f64), Error> {
+    let from = SystemTime::now();
+    let lifetime = |seconds| Lifetime { from, until: from + Duration::from_secs(seconds) };
+    let mut wanted = Wanted {
+        protection: Some(Protection {
+            spa_port: SPA_PORT,
+            protect: true,
+            except: Vec::new(),
+            services: ["tcp/22".parse().expect("an endpoint")].into(),
+            provisional_until: None,
+        }),
+        // From 10.0.0.0 on: nobody of the network.
+        grants: (0..count).map(|n| (key(Ipv4Addr::from(0x0a00_0000 + n)), lifetime(3_600))).collect(),
+    };
+    enforcer.enforce(&wanted)?;
+    let mut cpu: Vec<f64> = (0..TURNS).map(|_| packet(topology)).collect();
+    cpu.sort_unstable_by(f64::total_cmp);
+    let (more, began) = (key(Ipv4Addr::new(198, 51, 100, 7)), Instant::now());
+    let mut times = Vec::new();
+    while times.len() < SAMPLES && (began.elapsed() < PATIENCE || times.len() < 3) {
+        wanted.grants.insert(more.clone(), lifetime(60));
+        let began = Instant::now();
+        enforcer.enforce_grants(&wanted, std::slice::from_ref(&more))?;
+        times.push(began.elapsed().as_secs_f64() * 1e3);
+        wanted.grants.remove(&more);
+        enforcer.enforce_grants(&wanted, std::slice::from_ref(&more))?;
+    }
+    enforcer.remove_all()?;
+    Ok((cpu[TURNS / 2], super::spread(times).expect("some samples")[1]))
+}
+
+fn key(source: Ipv4Addr) -> GrantKey {
+    let endpoint = "tcp/22".parse().expect("an endpoint");
+    GrantKey::new("alice".parse().expect("a name"), source.into(), endpoint)
+}
+
+/// CPU of the sender, on whose account a veth pair delivers, and of the kernel's threads.
+fn packet(topology: &Topology) -> f64 {
+    let before = flood::softirq_cpu();
+    let junk = [vec![0; 300]];
+    let wait = || std::thread::sleep(LENGTH);
+    let server = topology.server.address(Family::V4);
+    let ((), sent) = flood::during(&topology.stranger, server, &junk, (Some(RATE), 1), wait);
+    let all = sent.cpu + flood::softirq_cpu().saturating_sub(before);
+    all.as_nanos() as f64 / sent.datagrams.max(1) as f64
+}
