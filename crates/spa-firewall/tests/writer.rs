@@ -38,7 +38,8 @@ fn one_that_is_killed_is_replaced() {
                 }
                 wanted.grants.extend([(key("alice", &format!("192.0.2.{number}"), "tcp/22"), lasting(60))]);
                 let report = enforcer.enforce(&wanted).expect("another one writes");
-                assert_eq!((report.attempts, report.put_right), (1, None));
+                // Twice where the signal came only in the middle of the change.
+                assert!((1..=2).contains(&report.attempts) && report.put_right.is_none(), "{report:?}");
                 assert_eq!(
                     chain(variant, "SPA").iter().filter(|rule| rule.contains("spa alice")).count(),
                     number
