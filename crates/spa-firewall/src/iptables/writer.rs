@@ -81,10 +81,7 @@ impl Writer {
     /// If it cannot be started, or did not end in time and was killed. A failure of the program is not an error here.
     pub fn write(&mut self, text: &str, limit: Duration) -> Result<Output, Error> {
         let deadline = Instant::now() + limit;
-        if self.ready.as_mut().is_some_and(Restore::has_ended) {
-            self.ready = None; // killed by somebody, perhaps; it had nothing to do
-        }
-        self.prepare()?;
+        self.prepare()?; // somebody may have killed the one that waited
         let Some(mut restore) = self.ready.take() else { return Err(ended()) };
         let _writing = self.authors.write();
         restore.changes += 1;
