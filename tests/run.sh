@@ -73,10 +73,6 @@ python3 python3
 shellcheck shellcheck
 setpriv util-linux
 flock util-linux
-qemu-system-x86_64 qemu-system-x86
-busybox busybox-static
-cpio cpio
-depmod kmod
 END
     )
     if [ -n "$wanted" ] && is_root; then install_packages "$wanted"; fi
