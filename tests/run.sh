@@ -73,6 +73,7 @@ python3 python3
 shellcheck shellcheck
 setpriv util-linux
 flock util-linux
+valgrind valgrind
 END
     )
     if [ -n "$wanted" ] && is_root; then install_packages "$wanted"; fi
@@ -174,6 +175,7 @@ check "Lints" cargo clippy --workspace --all-targets --locked --quiet -- -D warn
 check "Release build" build
 check "Tests" run_tests
 count_tests
+check_with valgrind "Instructions of the gate's steps" cargo bench --locked --quiet -p spa-gate --bench instructions
 check "Licences, bans, sources" cargo deny --log-level error check bans licenses sources
 check_with systemd-analyze "systemd units" verify_units
 check "Quickstart" examples/quickstart.sh
