@@ -90,10 +90,6 @@ dbus-daemon dbus-daemon
 valgrind valgrind
 setpriv util-linux
 flock util-linux
-qemu-system-x86_64 qemu-system-x86
-busybox busybox-static
-cpio cpio
-depmod kmod
 END
     )
     if [ -n "$wanted" ] && is_root; then install_packages "$wanted"; fi

@@ -55,7 +55,7 @@ fn one_line_for_each_thing_that_happens() {
         let from = scene.server.log().len();
         bob.open("tcp/22");
         eventually("the refusal has its line", PATIENCE, || {
-            lines(&scene, from, &["client=bob", "source=192.0.2.10", "reason=not-allowed"]) == 1
+            lines(&scene, from, &["client=\"bob\"", "source=192.0.2.10", "reason=not-allowed"]) == 1
         });
         assert_eq!(scene.look(&client, 22), Probe::Silent);
     });

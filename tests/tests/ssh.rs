@@ -88,7 +88,8 @@ fn knocks_by_itself(variant: Variant, family: Family) {
     }
     assert_eq!(scene.look(&scene.topology.stranger, 22), Probe::Silent);
     // The connection itself, handed to ssh: no process stays between.
-    let proxy = format!("ProxyCommand={} --config {} connect --fdpass %n %p", program.display(), config.display());
+    let proxy =
+        format!("ProxyCommand={} --config {} connect --fdpass %n %p", program.display(), config.display());
     let output = sshd
         .ssh(&scene.topology.client.ns)
         .env("HOME", scene.alice.file(""))

@@ -72,8 +72,20 @@ pub struct Listener {
     pub protocol: Protocol,
     /// Its address and port. IPv4-mapped counts as IPv4; unspecified is every address.
     pub local: SocketAddr,
+    /// Bound to all IPv6 addresses, it takes IPv4 as well.
+    pub takes_v4: bool,
     /// What `/proc/PID/fd` calls it by; 0 for one of the kernel's own, such as WireGuard's.
     pub inode: u32,
+}
+
+impl Listener {
+    /// Whether it takes what comes to this address and port.
+    pub fn takes(&self, address: IpAddr, port: u16) -> bool {
+        let own = self.local.ip();
+        let any = own.is_unspecified()
+            && (own.is_ipv4() == address.is_ipv4() || address.is_ipv4() && self.takes_v4);
+        self.local.port() == port && (own == address || any)
+    }
 }
 
 /// All listening sockets of a protocol.
@@ -84,15 +96,19 @@ pub fn listeners(protocol: Protocol) -> io::Result<Vec<Listener>> {
     /// `TCP_LISTEN`, and `TCP_CLOSE`, which is the state of a UDP socket without a peer.
     const LISTEN: u32 = 1 << 10;
     const UNCONNECTED: u32 = 1 << 7;
-    /// Where `struct inet_diag_msg` has the inode: behind the identity, and four numbers.
+    /// Where `struct inet_diag_msg` has the inode, behind the identity and four numbers; its size; `INET_DIAG_SKV6ONLY`.
     const INODE: usize = 68;
+    const FIXED: usize = 72;
+    const V6_ONLY: u16 = 11;
     let state = if protocol == Protocol::Tcp { LISTEN } else { UNCONNECTED };
     let mut found = Vec::new();
     dump(protocol, state, |listed| {
         let (local, _) = ends(listed)?;
         let inode = u32::from_ne_bytes(*listed.get(INODE..)?.first_chunk()?);
+        let only = listed.get(FIXED..).and_then(|attributes| find(attributes, V6_ONLY));
+        let takes_v4 = *listed.first()? == AF_INET6 && only.is_none_or(|only| only.first() == Some(&0));
         if local.port() != 0 {
-            found.push(Listener { protocol, local, inode });
+            found.push(Listener { protocol, local, takes_v4, inode });
         }
         Some(())
     })?;
@@ -135,48 +151,6 @@ impl Connected {
         let fixed = request(self.family, protocol, u32::MAX, &self.identity);
         socket.request(Request::new(DESTROY, ACK).fixed(&fixed), |_| {})
     }
-}
-
-/// A socket that takes what comes to a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listener {
-    /// What it is bound to.
-    pub local: SocketAddr,
-    /// Bound to all IPv6 addresses, it takes IPv4 as well.
-    pub takes_v4: bool,
-}
-
-impl Listener {
-    /// Whether it takes what comes to this address and port.
-    pub fn takes(&self, address: IpAddr, port: u16) -> bool {
-        let own = self.local.ip();
-        let any = own.is_unspecified()
-            && (own.is_ipv4() == address.is_ipv4() || address.is_ipv4() && self.takes_v4);
-        self.local.port() == port && (own == address || any)
-    }
-}
-
-/// All TCP sockets that listen, or all UDP sockets that are not connected.
-///
-/// # Errors
-/// Those of netlink.
-pub fn listeners(protocol: Protocol) -> io::Result<Vec<Listener>> {
-    /// `TCP_LISTEN`, and `TCP_CLOSE` which is how an unconnected UDP socket counts.
-    const LISTEN: u32 = 1 << 10;
-    const CLOSE: u32 = 1 << 7;
-    /// `sizeof(struct inet_diag_msg)`, and `INET_DIAG_SKV6ONLY`.
-    const FIXED: usize = 72;
-    const V6_ONLY: u16 = 11;
-    let mut found = Vec::new();
-    let states = if protocol == Protocol::Tcp { LISTEN } else { CLOSE };
-    dump(protocol, states, |listed| {
-        let (local, _) = ends(listed)?;
-        let only = listed.get(FIXED..).and_then(|attributes| find(attributes, V6_ONLY));
-        let takes_v4 = *listed.first()? == AF_INET6 && only.is_none_or(|only| only.first() == Some(&0));
-        found.push(Listener { local, takes_v4 });
-        Some(())
-    })?;
-    Ok(found)
 }
 
 /// `struct inet_diag_req_v2`.

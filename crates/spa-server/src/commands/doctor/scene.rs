@@ -7,12 +7,12 @@ use std::path::Path;
 use spa_firewall::Family;
 use spa_firewall::hooks::{Host, Interface, Ruleset, Which};
 use spa_firewall::network::{Link, Listener, links, listeners, route_to};
-use spa_firewall::{Except, iptables};
+use spa_firewall::{Driver, Except, iptables};
 use spa_proto::Protocol;
 
 use super::finding::{Findings, Severity};
 use crate::clock;
-use crate::config::{Backend, Config};
+use crate::config::Config;
 use crate::error::{Exit, Failure, Outcome};
 
 /// From where packets of the internet come: addresses of documentation, RFC 5737 and RFC 3849.
@@ -140,21 +140,23 @@ fn is_excepted(config: &Config, source: IpAddr, interface: &str) -> bool {
 }
 
 fn ours(config: &Config, findings: &mut Findings) -> Ours {
-    match config.backend {
-        Backend::Iptables => match crate::firewall::iptables(config) {
+    let unusable = |failure: Failure, findings: &mut Findings| {
+        findings.add(
+            Severity::Error,
+            "firewall-unusable",
+            failure.to_string(),
+            None,
+            "without it nothing is protected, and nothing can be opened",
+        );
+        Ours::Iptables(iptables::Backend::Nft)
+    };
+    match crate::firewall::settle(config) {
+        Ok((Driver::Nftables, _)) => Ours::Nftables,
+        Ok((Driver::Iptables, _)) => match crate::firewall::iptables(config) {
             Ok(driver) => Ours::Iptables(driver.backend()),
-            Err(failure) => {
-                findings.add(
-                    Severity::Error,
-                    "firewall-unusable",
-                    failure.to_string(),
-                    None,
-                    "without it nothing is protected, and nothing can be opened",
-                );
-                Ours::Iptables(iptables::Backend::Nft)
-            }
+            Err(failure) => unusable(failure, findings),
         },
-        _ => Ours::Nftables,
+        Err(failure) => unusable(failure, findings),
     }
 }
 

@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     fn listener(protocol: Protocol, local: &str, inode: u32) -> Listener {
-        Listener { protocol, local: local.parse().unwrap(), inode }
+        Listener { protocol, local: local.parse().unwrap(), takes_v4: true, inode }
     }
 
     #[test]

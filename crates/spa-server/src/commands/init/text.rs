@@ -13,6 +13,7 @@ pub fn server_toml(plan: &Plan) -> String {
     let backend = match backend {
         Backend::Iptables => "iptables",
         Backend::Nftables => "nftables",
+        Backend::Auto => "auto",
     };
     let except: Vec<_> = plan.except.iter().map(|one| format!("\"{one}\"")).collect();
     let services: String = plan.services.iter().map(|(name, list)| service(name, list)).collect();
