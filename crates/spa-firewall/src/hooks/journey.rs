@@ -154,10 +154,12 @@ impl Walk<'_> {
     /// From the wire to the socket.
     fn way_in(&mut self) -> Result<(), Verdict> {
         for hook in [Hook::Ingress, Hook::Prerouting, Hook::Input] {
-            if hook == Hook::Input && self.packet.state != State::New {
-                if let Some((address, port)) = self.connection.rewritten {
-                    (self.packet.destination, self.packet.destination_port) = (address, port);
-                }
+            // Later packets go where the first one was sent.
+            if hook == Hook::Input
+                && self.packet.state != State::New
+                && let Some((address, port)) = self.connection.rewritten
+            {
+                (self.packet.destination, self.packet.destination_port) = (address, port);
             }
             if hook == Hook::Input && !self.host.addresses.contains(&self.packet.destination) {
                 return Err(Verdict::Elsewhere(self.packet.destination, self.packet.destination_port));

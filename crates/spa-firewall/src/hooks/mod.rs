@@ -9,8 +9,8 @@
 //!  out:  output (raw, mangle, filter)  -> postrouting (mangle, nat)
 //! ```
 //!
-//! A rule of nf_tables is a row of expressions over registers, which [`machine`] carries out on a packet made of bytes;
-//! a rule of iptables is text from `iptables-save`, which [`text`] understands. Nothing is guessed: where a rule
+//! A rule of nf_tables is a row of expressions over registers, which `machine` carries out on a packet made of bytes;
+//! a rule of iptables is text from `iptables-save`, which `text` understands. Nothing is guessed: where a rule
 //! depends on what cannot be known (a limit, a random number, a match that is not understood), the journey is made
 //! both ways. Only if it ends the same is there a verdict; else the rule is named.
 //!

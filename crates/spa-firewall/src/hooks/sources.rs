@@ -57,10 +57,7 @@ impl Ruleset {
 }
 
 fn is_source(load: &Load, family: Family) -> bool {
-    match (load, family) {
-        (Load::Payload(1, 12, _), Family::V4) | (Load::Payload(1, 8, _), Family::V6) => true,
-        _ => false,
-    }
+    matches!((load, family), (Load::Payload(1, 12, _), Family::V4) | (Load::Payload(1, 8, _), Family::V6))
 }
 
 /// Short ones are prefixes that end at a byte.

@@ -22,11 +22,11 @@ pub fn look(scene: &Scene, findings: &mut Findings) {
 }
 
 fn clock_is_right(findings: &mut Findings) {
-    let state = clock::timesyncd().or_else(|| spa_capture::clock_is_synchronized().ok());
-    if state == Some(true) {
+    let service = clock::timesyncd();
+    if service.or_else(|| spa_capture::clock_is_synchronized().ok()) == Some(true) {
         return;
     }
-    if CONTAINER.iter().any(|path| Path::new(path).exists()) {
+    if service.is_none() && CONTAINER.iter().any(|path| Path::new(path).exists()) {
         return findings.add(
             Severity::Note,
             "clock",
