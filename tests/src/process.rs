@@ -178,9 +178,12 @@ fn descendants(pid: u32) -> Vec<u32> {
     let mut all = vec![pid];
     let mut next = 0;
     while next < all.len() {
-        let path = format!("/proc/{0}/task/{0}/children", all[next]);
-        let children = fs::read_to_string(path).unwrap_or_default();
-        all.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        // A child belongs to the thread that made it.
+        let threads = fs::read_dir(format!("/proc/{}/task", all[next])).into_iter().flatten().flatten();
+        for thread in threads {
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            all.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        }
         next += 1;
     }
     all

@@ -41,9 +41,10 @@ impl Model {
         *may = may.max(now() + 3_600.0);
     }
 
-    /// It was sent no later than now, for so many seconds; `before` is what [`Self::may`] said before.
-    pub fn knocked(&mut self, key: &Key, before: f64, seconds: u64) {
-        self.may.insert(key.clone(), before.max((now() + seconds as f64).floor() + LATEST));
+    /// It was sent no later than now, for so many seconds; `before` is what [`Self::may`] said before. A grant counts
+    /// from when the knock is judged: behind a firewall that hangs it waits for that, `waits` seconds at the most.
+    pub fn knocked(&mut self, key: &Key, before: f64, seconds: u64, waits: f64) {
+        self.may.insert(key.clone(), before.max((now() + seconds as f64 + waits).floor() + LATEST));
     }
 
     /// No knock is on its way: what was just seen is all that may stand, to the ends that it had, until there is

@@ -31,6 +31,8 @@ const OPENS_WITHIN: Duration = Duration::from_secs(2);
 const ORPHAN_SETTLES: Duration = Duration::from_secs(2);
 /// What the programs of a killed daemon take to end, at the most; iptables waits 5 seconds for its lock.
 const ORPHAN_ENDS: Duration = Duration::from_secs(10);
+/// What a knock waits for its turn behind a firewall that hangs, in seconds, at the most.
+const KNOCK_WAITS: f64 = 10.0;
 
 /// Somebody enrolled.
 pub struct Enrolled {
@@ -56,6 +58,8 @@ pub struct Torture {
     pub may_be_broken: bool,
     pub may_be_bare: bool,
     faults: bool,
+    /// One of the faults holds now.
+    fails: bool,
     settings: Settings,
     /// A daemon that was started and never waited for.
     starting: Option<Process>,
@@ -131,6 +135,7 @@ impl Torture {
             may_be_broken: false,
             may_be_bare: false,
             faults: options.faults,
+            fails: false,
             settings,
             starting: None,
             has_more: false,
@@ -173,7 +178,9 @@ impl Torture {
         let other_services = self.has_more;
         let fault = self.pick_fault(phase);
         let lasting = fault.map(|fault| Lasting::begin(fault, self.server.ns(), &self.server.file("state")));
+        self.fails = fault.is_some();
         self.provoke(phase);
+        self.fails = false;
         let orphans_may_run = self.random.once_in(2) && !fault.is_some_and(Fault::lingers);
         if let Some(fault) = fault {
             self.shared.phase.lock().expect("no panic while locked").push_str(&format!(" {fault:?}"));
@@ -281,10 +288,11 @@ impl Torture {
             before
         });
         let least = (now() + seconds as f64) as u64;
+        let waits = if self.fails { KNOCK_WAITS } else { 0.0 };
         let time = format!("{seconds}s");
         let output = program.call(&[&["open", "--for", &time], services].concat());
         self.model(|model| {
-            keys.iter().zip(before).for_each(|(key, before)| model.knocked(key, before, seconds))
+            keys.iter().zip(before).for_each(|(key, before)| model.knocked(key, before, seconds, waits))
         });
         self.report.knocks += 1;
         if !output.status.success() {
