@@ -75,7 +75,8 @@ fn ssh_config_is_printed_or_told_why_not() {
     let home = home();
     let ran = home.run("ssh-config");
     let program = env!("CARGO_BIN_EXE_spa-client");
-    let block = format!("Host bastion\n    HostName 127.0.0.1\n    ProxyCommand {program} connect bastion %p\n");
+    let block =
+        format!("Host bastion\n    HostName 127.0.0.1\n    ProxyCommand {program} connect bastion %p\n");
     assert!(ran.succeeds().out.ends_with(&block), "{}", ran.out);
     assert!(ran.out.lines().all(|line| line.len() <= 120 || line.contains(program)), "{}", ran.out);
     let ran = home.run("ssh-config bastion --match-exec --service web");
