@@ -60,8 +60,11 @@ fn every_key_is_documented() {
         let output =
             Command::new(binary(program)).arg("--config").arg(&file).arg(command).output().expect("it runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let Some((_, keys)) = said.split_once("the keys here are ") else { panic!("{program}: {said}") };
-        keys.lines().next().unwrap_or_default().split(", ").map(|key| key.trim().to_owned()).collect()
+        // "the keys here are a, b", or serde's "expected one of `a`, `b`".
+        let keys = said.split_once("the keys here are ").or_else(|| said.split_once("expected one of "));
+        let Some((_, keys)) = keys else { panic!("{program}: {said}") };
+        let keys = keys.lines().next().unwrap_or_default().replace('`', "");
+        keys.split(", ").map(|key| key.trim().to_owned()).collect()
     };
     let documented = |section: &str, prefix: &str| -> BTreeSet<String> {
         let keys = manual::documented_keys(section);

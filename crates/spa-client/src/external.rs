@@ -320,7 +320,7 @@ mod tests {
         assert!(answer(&question(7, "my.test", TYPE::A).unwrap(), 7, "my.test", TYPE::A).is_none());
         for length in 0..message.len() {
             // Whatever is cut off: no address out of nothing, and no panic.
-            assert!(!answer(&message[..length], 7, "my.test", TYPE::A).is_some_and(|found| found.is_ok()));
+            assert!(answer(&message[..length], 7, "my.test", TYPE::A).is_none_or(|found| found.is_err()));
         }
     }
 }
