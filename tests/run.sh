@@ -81,6 +81,7 @@ groff groff
 mandoc mandoc
 script bsdutils
 shellcheck shellcheck
+valgrind valgrind
 END
     )
     if [ -n "$wanted" ] && is_root; then install_packages "$wanted"; fi
@@ -194,6 +195,7 @@ check "Tests" run_tests
 count_tests
 check_with_target x86_64-pc-windows-gnu
 check_with_target aarch64-apple-darwin
+check_with valgrind "Instructions of the gate's steps" cargo bench --locked --quiet -p spa-gate --bench instructions
 check "Licences, bans, sources" cargo deny --log-level error check bans licenses sources
 check_with systemd-analyze "systemd units" verify_units
 check "Quickstart" examples/quickstart.sh
