@@ -129,6 +129,12 @@ fn body(lines: &[&str]) -> String {
             }
         } else {
             header.clear();
+            let item = line.strip_prefix("- ");
+            if let Some(item) = item {
+                text += &format!(".IP \\(bu 2\n{}\n", inline(item));
+                continue;
+            }
+            let line = line.trim_start();
             text += &if line.is_empty() { ".PP\n".to_owned() } else { format!("{}\n", inline(line)) };
         }
     }
@@ -136,7 +142,7 @@ fn body(lines: &[&str]) -> String {
     while text.contains(".PP\n.PP\n") {
         text = text.replace(".PP\n.PP\n", ".PP\n");
     }
-    let text = text.replace(".PP\n.TP\n", ".TP\n").replace(".PP\n.SH", ".SH");
+    let text = text.replace(".PP\n.TP\n", ".TP\n").replace(".PP\n.IP", ".IP").replace(".PP\n.SH", ".SH");
     text.strip_prefix(".PP\n").unwrap_or(&text).trim_end_matches(".PP\n").to_owned()
 }
 

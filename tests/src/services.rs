@@ -75,7 +75,8 @@ impl Sshd {
             sh(&format!("ssh-keygen -q -t ed25519 -N '' -f {path}/{key}"));
         }
         let host_key = fs::read_to_string(directory.join("host-key.pub")).expect("just made");
-        let known = [Family::V4, Family::V6].map(|family| topology.server.address(family).to_string()).join(",");
+        let known =
+            [Family::V4, Family::V6].map(|family| topology.server.address(family).to_string()).join(",");
         write(&directory.join("known-hosts"), &format!("server,127.0.0.1,{known} {host_key}"));
         write(&directory.join("sshd.conf"), &configuration(&directory));
         let (uid, gid) = (outer_id("uid"), outer_id("gid"));

@@ -45,7 +45,10 @@ impl Home {
     fn run(&self, shell: &str, arguments: &[&str], script: &str) -> Output {
         let mut command = self.command("timeout");
         command.args(["30", shell]).args(arguments).args(["-c", script]);
-        command.args(if shell == "fish" { &[][..] } else { &[shell][..] }).arg(&self.script);
+        if shell != "fish" {
+            command.arg(shell); // as $0
+        }
+        command.arg(&self.script);
         command.output().expect("timeout runs")
     }
 }
@@ -92,7 +95,10 @@ fn zsh_completes() {
 #[test]
 fn fish_completes() {
     let Some(home) = Home::new("fish") else { return };
-    succeeded("fish -n", &home.command("fish").arg("--no-execute").arg(&home.script).output().expect("fish runs"));
+    succeeded(
+        "fish -n",
+        &home.command("fish").arg("--no-execute").arg(&home.script).output().expect("fish runs"),
+    );
     let complete = |line: &str| {
         let script = format!("source $argv[1]; complete -C '{line}'");
         succeeded("fish", &home.run("fish", &["--no-config"], &script))

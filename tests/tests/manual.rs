@@ -20,7 +20,8 @@ fn committed_pages_are_current() {
     let remedy = "cargo build --release -p spa-server -p spa-client && cargo run -p spa-tests --bin manual";
     assert_eq!(names(&committed), names(&fresh), "docs/man is not current; {remedy}");
     for name in names(&fresh) {
-        let [was, is] = [&committed, &fresh].map(|directory| fs::read_to_string(directory.join(&name)).expect("text"));
+        let [was, is] =
+            [&committed, &fresh].map(|directory| fs::read_to_string(directory.join(&name)).expect("text"));
         assert_eq!(was, is, "docs/man/{name} is not current; {remedy}");
     }
     fs::remove_dir_all(&fresh).expect("it is ours");
@@ -28,8 +29,11 @@ fn committed_pages_are_current() {
 
 #[test]
 fn troff_has_no_complaints() {
-    let pages: Vec<PathBuf> = names(&manual::committed()).iter().map(|name| manual::committed().join(name)).collect();
-    for (program, arguments) in [("groff", &["-man", "-ww", "-z", "-Tutf8"][..]), ("mandoc", &["-Tlint", "-Wwarning"])] {
+    let pages: Vec<PathBuf> =
+        names(&manual::committed()).iter().map(|name| manual::committed().join(name)).collect();
+    for (program, arguments) in
+        [("groff", &["-man", "-ww", "-z", "-Tutf8"][..]), ("mandoc", &["-Tlint", "-Wwarning"])]
+    {
         if Command::new(program).arg("-v").stdin(std::process::Stdio::null()).output().is_err() {
             skip("troff_has_no_complaints", &format!("{program} is not installed"));
             continue;
@@ -53,10 +57,14 @@ fn every_key_is_documented() {
     let file = directory.join("file.toml");
     let valid = |program: &str, command: &str, text: &str| -> BTreeSet<String> {
         fs::write(&file, text).expect("a file");
-        let output = Command::new(binary(program)).arg("--config").arg(&file).arg(command).output().expect("it runs");
+        let output =
+            Command::new(binary(program)).arg("--config").arg(&file).arg(command).output().expect("it runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let Some((_, keys)) = said.split_once("the keys here are ") else { panic!("{program}: {said}") };
-        keys.lines().next().unwrap_or_default().split(", ").map(|key| key.trim().to_owned()).collect()
+        // "the keys here are a, b", or serde's "expected one of `a`, `b`".
+        let keys = said.split_once("the keys here are ").or_else(|| said.split_once("expected one of "));
+        let Some((_, keys)) = keys else { panic!("{program}: {said}") };
+        let keys = keys.lines().next().unwrap_or_default().replace('`', "");
+        keys.split(", ").map(|key| key.trim().to_owned()).collect()
     };
     let documented = |section: &str, prefix: &str| -> BTreeSet<String> {
         let keys = manual::documented_keys(section);

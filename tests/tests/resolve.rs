@@ -7,7 +7,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use spa_tests::probe::{PATIENCE, eventually};
-use spa_tests::{Client, Family, Server, Settings, Topology, Variant, WORK, in_namespace, sh, skip, succeeded};
+use spa_tests::{
+    Client, Family, Server, Settings, Topology, Variant, WORK, in_namespace, sh, skip, succeeded,
+};
 
 /// What the world sees the client at: a global address, as [`spa_client::is_global`] has it.
 const OUTSIDE: &str = "9.9.9.10";
@@ -17,7 +19,10 @@ type Lie = Arc<Mutex<Option<IpAddr>>>;
 /// The client behind NAT, a server that wants bound knocks, and a DNS server that says who asks.
 fn behind_nat() -> (Topology, Server, Client, Lie) {
     let topology = Topology::new();
-    topology.client.ns.sh(&format!("iptables-nft -t nat -A POSTROUTING -o eth0 -j SNAT --to-source {OUTSIDE}"));
+    topology
+        .client
+        .ns
+        .sh(&format!("iptables-nft -t nat -A POSTROUTING -o eth0 -j SNAT --to-source {OUTSIDE}"));
     let inside = topology.client.address(Family::V4);
     for host in [&topology.server, &topology.stranger] {
         host.ns.sh(&format!("ip route add {OUTSIDE} via {inside}"));
@@ -93,7 +98,10 @@ fn dns_tells_who_asks() {
         configure(&alice, &format!("dns:my.test@{resolver}"));
         opens(&server, &alice);
         let check = alice.must(&["check"]);
-        assert!(check.contains(&format!("bound: for {OUTSIDE}")) && check.contains("the resolver named it"), "{check}");
+        assert!(
+            check.contains(&format!("bound: for {OUTSIDE}")) && check.contains("the resolver named it"),
+            "{check}"
+        );
         configure(&alice, &format!("dns-txt:o-o.my.test@{resolver}"));
         opens(&server, &alice);
 
@@ -154,10 +162,8 @@ fn https_tells_who_asks() {
             pem.display()
         ));
         let mut command = topology.stranger.ns.command("python3");
-        let mut https = spa_tests::Process::start(
-            "https",
-            command.args(["-c", HTTPS, &host.to_string()]).arg(&pem),
-        );
+        let mut https =
+            spa_tests::Process::start("https", command.args(["-c", HTTPS, &host.to_string()]).arg(&pem));
         https.wait_log("listening", 0);
         let trusting = |arguments: &[&str]| {
             let certificate = format!("{}.crt", pem.display());
@@ -165,7 +171,10 @@ fn https_tells_who_asks() {
         };
         configure(&alice, &format!("https://{host}/ip"));
         let said = succeeded("open", &trusting(&["open", "ssh", "--wait", "--json"]));
-        assert!(said.contains(&format!("bound to {OUTSIDE}")) && said.contains("\"state\":\"open\""), "{said}");
+        assert!(
+            said.contains(&format!("bound to {OUTSIDE}")) && said.contains("\"state\":\"open\""),
+            "{said}"
+        );
         // Without trust, nothing; and not more is read than an address.
         let error = alice.call(&["open", "ssh"]);
         assert_eq!(error.status.code(), Some(69));

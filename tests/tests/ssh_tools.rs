@@ -111,7 +111,8 @@ fn every_tool(test: &str, arguments: &[&str], family: Family) {
     fs::create_dir_all(here.join("dir")).expect("a directory on the tmpfs");
     fs::write(here.join("dir/file"), test).expect("a file on the tmpfs");
     let at = |name: &str| here.join(name).display().to_string();
-    let copied = |name: &str| assert_eq!(fs::read_to_string(here.join(name)).ok().as_deref(), Some(test), "{name}");
+    let copied =
+        |name: &str| assert_eq!(fs::read_to_string(here.join(name)).ok().as_deref(), Some(test), "{name}");
 
     let said = desk.must("ssh", desk.ssh("ssh", &["bastion", "echo $SSH_CONNECTION"]));
     assert!(said.starts_with(&client.address(family).to_string()), "{said}");
@@ -192,7 +193,8 @@ fn a_failure_is_one_line_where_ssh_shows_it() {
         let one_second = desk.block.replace(" connect ", " connect --timeout 1s ");
         assert_ne!(one_second, desk.block);
         desk.configure(&one_second);
-        let fails = |desk: &Desk, arguments: &[&str]| line(&desk.ssh("ssh", arguments).output().expect("ssh runs"));
+        let fails =
+            |desk: &Desk, arguments: &[&str]| line(&desk.ssh("ssh", arguments).output().expect("ssh runs"));
 
         // A service with nobody behind it: it opens, and refuses.
         let refused = fails(&desk, &["-p", "443", "bastion", "true"]);
@@ -207,11 +209,19 @@ fn a_failure_is_one_line_where_ssh_shows_it() {
         desk.scene.server.call(&["revoke", "--all"]);
         desk.scene.server.process().kill();
         let silent = fails(&desk, &["bastion", "true"]);
-        assert!(silent.contains("could not tell whether tcp/22 of bastion opened: no answer in 1 s"), "{silent}");
+        assert!(
+            silent.contains("could not tell whether tcp/22 of bastion opened: no answer in 1 s"),
+            "{silent}"
+        );
         let block = desk.scene.alice.must(&["ssh-config", "--match-exec"]);
-        desk.configure(&block.replace(" --wait ", " --wait=1s ").replace("ConnectTimeout 10", "ConnectTimeout 1"));
+        desk.configure(
+            &block.replace(" --wait ", " --wait=1s ").replace("ConnectTimeout 10", "ConnectTimeout 1"),
+        );
         let silent = fails(&desk, &["bastion", "true"]);
-        assert!(silent.contains("could not tell whether tcp/22 of bastion opened: no answer in 1 s"), "{silent}");
+        assert!(
+            silent.contains("could not tell whether tcp/22 of bastion opened: no answer in 1 s"),
+            "{silent}"
+        );
     });
 }
 
@@ -219,7 +229,10 @@ fn a_failure_is_one_line_where_ssh_shows_it() {
 fn clock_off(desk: &Desk, block: &str, fails: impl Fn(&Desk, &[&str]) -> String) {
     let library = sh("ls /usr/lib/*/faketime/libfaketime.so.1 2>/dev/null || true");
     let Some(library) = library.lines().next() else {
-        return skip("ssh_tools::a_failure_is_one_line_where_ssh_shows_it: clock", "faketime is not installed");
+        return skip(
+            "ssh_tools::a_failure_is_one_line_where_ssh_shows_it: clock",
+            "faketime is not installed",
+        );
     };
     let faked = format!("env LD_PRELOAD={library} FAKETIME=-10m FAKETIME_DONT_FAKE_MONOTONIC=1 ");
     desk.configure(&block.replace("ProxyCommand ", &format!("ProxyCommand {faked}")));
@@ -249,7 +262,10 @@ fn ssh_reads_the_blocks() {
         let odd = odd.to_str().expect("plain enough");
         let shown = |arguments: &[&str], host: &str| {
             let mut command = desk.scene.topology.client.ns.command(spa_tests::binary("spa-client"));
-            let block = succeeded("ssh-config", &command.args(["--config", odd]).args(arguments).output().expect("runs"));
+            let block = succeeded(
+                "ssh-config",
+                &command.args(["--config", odd]).args(arguments).output().expect("runs"),
+            );
             desk.configure(&block);
             succeeded("ssh -G", &desk.ssh("ssh", &["-G", host]).output().expect("ssh runs"))
         };
@@ -260,7 +276,10 @@ fn ssh_reads_the_blocks() {
         assert_eq!(value(&proxy, "proxyusefdpass").as_deref(), Some("no"));
         let command = value(&proxy, "proxycommand").expect("a ProxyCommand");
         assert!(command.contains(r#"100%% "odd" '\''dir'\''/client.toml' connect other %p"#), "{command}");
-        assert_eq!(value(&shown(&["ssh-config", "other", "--fdpass"], "other"), "proxyusefdpass").as_deref(), Some("yes"));
+        assert_eq!(
+            value(&shown(&["ssh-config", "other", "--fdpass"], "other"), "proxyusefdpass").as_deref(),
+            Some("yes")
+        );
         // What ssh -G ran for the third block did knock.
         let refused = Command::new(spa_tests::binary("spa-client"))
             .args(["--config", odd, "ssh-config", "other", "--match-exec"])
@@ -272,9 +291,11 @@ fn ssh_reads_the_blocks() {
         desk.knocks("ssh -G", || desk.ssh("ssh", &["-G", "bastion"]).output().expect("ssh runs"));
         // And the quoted path works.
         desk.scene.server.call(&["revoke", "--all"]);
-        fs::copy(desk.scene.alice.file("bastion.key"), Path::new(odd).with_file_name("bastion.key")).expect("a copy");
+        fs::copy(desk.scene.alice.file("bastion.key"), Path::new(odd).with_file_name("bastion.key"))
+            .expect("a copy");
         shown(&["ssh-config", "bastion"], "bastion");
-        let said = desk.ssh("ssh", &["-o", "HostKeyAlias=server", "bastion", "echo in"]).output().expect("ssh runs");
+        let said =
+            desk.ssh("ssh", &["-o", "HostKeyAlias=server", "bastion", "echo in"]).output().expect("ssh runs");
         assert_eq!(succeeded("ssh with a quoted path", &said), "in\n");
     });
 }

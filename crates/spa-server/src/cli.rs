@@ -99,7 +99,9 @@ knocks\nis let in before that moment has passed. Refused while the daemon runs."
         shell: clap_complete::Shell,
     },
     /// Print the manual page, or write all of them.
-    #[command(after_help = "Examples:\n  spa-server man | man -l -\n  spa-server man --dir /usr/share/man/man8")]
+    #[command(
+        after_help = "Examples:\n  spa-server man | man -l -\n  spa-server man --dir /usr/share/man/man8"
+    )]
     Man {
         /// Write the pages of the program and of each command into this directory, which exists.
         #[arg(long, value_name = "DIRECTORY")]

@@ -152,7 +152,9 @@ async fn mode(host: &Host, from: IpAddr) -> (Verdict, String) {
 fn check_clock(findings: &mut Findings) {
     let (verdict, detail) = match is_synchronized() {
         Some(true) => (Verdict::Good, "synchronized, as this system says"),
-        Some(false) => (Verdict::Note, "not synchronized, as this system says; it must be right within a minute"),
+        Some(false) => {
+            (Verdict::Note, "not synchronized, as this system says; it must be right within a minute")
+        }
         None => (Verdict::Note, "unknown here whether it is synchronized; it must be right within a minute"),
     };
     findings.add(None, "clock", verdict, detail);

@@ -74,7 +74,8 @@ pub(super) const IMPORT: &str = "\
 Examples:
   spa-client import --name bastion               paste the invite, press Enter
   spa-client import --name bastion < invite
-  spa-client import --name bastion invite.txt --address 192.0.2.1";
+  spa-client import --name bastion invite.txt --address 192.0.2.1
+  spa-client import --update < invite            new keys, or a new cloak key, from the same server";
 
 pub(super) const SSH_CONFIG: &str = "\
 Examples:

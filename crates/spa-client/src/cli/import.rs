@@ -121,7 +121,7 @@ fn renewal(text: &str, invite: Invite, args: &ImportArgs, config: &Path) -> Resu
     Ok(Change { host, keys, key_path, text, pending: None, notes })
 }
 
-/// What to add so that ssh knocks by itself, where there is an ssh service.
+/// Where to get what makes ssh knock by itself, if there is an ssh service.
 fn offer_ssh(host: &Host, say: Say) {
     let is_ssh = |name: &ServiceName, list: &[Endpoint]| {
         let ssh_port = |endpoint: &Endpoint| endpoint.to_string() == "tcp/22";
@@ -129,9 +129,8 @@ fn offer_ssh(host: &Host, say: Say) {
     };
     if host.services.iter().any(|(name, list)| is_ssh(name, list)) {
         say.progress(&format!(
-            "to have \"ssh {0}\" knock by itself, add to ~/.ssh/config:\n  Host {0}\n    HostName {1}\n    ProxyCommand \
-             spa-client connect --fdpass %n %p\n    ProxyUseFdpass yes",
-            host.name, host.address
+            "to have \"ssh {0}\" knock by itself: spa-client ssh-config {0} >> ~/.ssh/config",
+            host.name
         ));
     }
 }

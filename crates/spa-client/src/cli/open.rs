@@ -28,7 +28,9 @@ pub(super) async fn open(args: OpenArgs, config: &Config, say: Say) -> Result<()
         return Ok(());
     };
     let waited = if endpoints.iter().any(|endpoint| endpoint.protocol() == Protocol::Tcp) {
-        wait(&mut knocker, &endpoints, timeout, say).await.map_err(|error| (state(&error), Failure::from(error)))
+        wait(&mut knocker, &endpoints, timeout, say)
+            .await
+            .map_err(|error| (state(&error), Failure::from(error)))
     } else {
         let what = args.services.join(", ");
         let message = format!("could not tell whether {what} opened: only TCP ports can be waited for");

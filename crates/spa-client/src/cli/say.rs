@@ -65,7 +65,11 @@ impl Say {
     }
 
     /// Runs something, and shows on a terminal, in one line that goes away, what is being done.
-    pub(super) async fn meanwhile<T>(self, work: impl Future<Output = T>, line: impl Fn(Duration) -> String) -> T {
+    pub(super) async fn meanwhile<T>(
+        self,
+        work: impl Future<Output = T>,
+        line: impl Fn(Duration) -> String,
+    ) -> T {
         if !self.live {
             return work.await;
         }

@@ -106,7 +106,8 @@ fn quoted(word: &Path, way: Way) -> Result<String, Failure> {
     if text.chars().any(char::is_control) {
         return Err(refused("it has a control character"));
     }
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@,=".contains(c) || (cfg!(windows) && c == '\\');
+    let plain =
+        |c: char| c.is_ascii_alphanumeric() || "/._-+:@,=".contains(c) || (cfg!(windows) && c == '\\');
     let text = text.replace('%', "%%");
     if text.chars().all(plain) {
         return Ok(text);
@@ -137,7 +138,9 @@ fn block(host: &Host, service: &str, port: u16, way: Way, program: &str, shared:
         line(format_args!("    Port {port}"));
     }
     if shared {
-        line(format_args!("    # Another entry of client.toml has this address: their keys are told apart by name."));
+        line(format_args!(
+            "    # Another entry of client.toml has this address: their keys are told apart by name."
+        ));
         line(format_args!("    HostKeyAlias {name}"));
     }
     match way {

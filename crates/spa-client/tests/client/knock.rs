@@ -160,7 +160,10 @@ fn details_are_told_when_asked_for() {
     }
     let (port, serving) = listen(|mut stream| stream.write_all(b"in").unwrap());
     let ran = home.run(&format!("connect 127.0.0.1 {port} -v"));
-    assert!(ran.succeeds().err.contains("connected to 127.0.0.1") && ran.err.contains("bytes; time"), "{ran:?}");
+    assert!(
+        ran.succeeds().err.contains("connected to 127.0.0.1") && ran.err.contains("bytes; time"),
+        "{ran:?}"
+    );
     serving.join().unwrap();
 }
 
