@@ -71,6 +71,7 @@ END
     wanted=$(missing_packages <<'END'
 python3 python3
 shellcheck shellcheck
+valgrind valgrind
 END
     )
     if [ -n "$wanted" ] && is_root; then install_packages "$wanted"; fi
@@ -172,6 +173,7 @@ check "Lints" cargo clippy --workspace --all-targets --locked --quiet -- -D warn
 check "Release build" build
 check "Tests" run_tests
 count_tests
+check_with valgrind "Instructions of the gate's steps" cargo bench --locked --quiet -p spa-gate --bench instructions
 check "Licences, bans, sources" cargo deny --log-level error check bans licenses sources
 check_with systemd-analyze "systemd units" verify_units
 check "Quickstart" examples/quickstart.sh
