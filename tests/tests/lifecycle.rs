@@ -315,7 +315,8 @@ fn what_a_killed_daemon_wrote_comes_before_what_the_next_does() {
         let pids = scene.server.process().pids();
         scene.alice.open("ssh");
         eventually("a rule waits for the lock", PATIENCE, || !writers(&pids).is_empty());
-        scene.server.process().kill();
+        scene.server.process().signal(Signal::KILL);
+        scene.server.process().wait();
         // Whoever comes next waits, and gives up, as long as that rule may still be laid.
         let refused = scene.server.call(&["unprotect"]);
         assert_eq!(refused.status.code(), Some(69), "{refused:?}");
