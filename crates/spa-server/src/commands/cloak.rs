@@ -74,7 +74,8 @@ pub fn retire(config: &Config, id: &str, force: bool) -> Outcome {
     }
     let clients = config.clients()?;
     let row = Row::of(id, &clients, &Known::read(config)?);
-    if !force && !(row.using.is_empty() && row.waiting.is_empty()) {
+    let is_needed = !row.using.is_empty() || !row.waiting.is_empty();
+    if is_needed && !force {
         let what = format_args!("cloak key {id} is in use: {}", row.people());
         return Err(Failure::new(Exit::Usage, what).hint(
             "spa-server client invite NAME gives a client the newest, client disable or remove shuts it out; \

@@ -202,7 +202,8 @@ mod tests {
             "{lines:?}"
         );
         assert!(lines.iter().all(|line| inverted(&inverted(line)) == *line));
-        assert!(qr_code(&"a".repeat(3_000)).unwrap_err().to_string().contains("too long for a QR code"));
+        let long = qr_code(&"a".repeat(3_000)).err();
+        assert!(long.is_some_and(|failure| failure.to_string().contains("too long for a QR code")));
     }
 
     #[test]
