@@ -184,7 +184,8 @@ fn free_port(services: &[Endpoint], found: &[listening::Found]) -> Outcome<u16> 
 
 /// What would make protection void is an error now, while nothing is written.
 fn look_around(config: &Config) -> Outcome {
-    for finding in firewall::survey(config)? {
+    let (driver, _) = firewall::settle(config)?;
+    for finding in firewall::survey(config, driver)? {
         match finding.severity {
             Severity::Error => {
                 let what = format_args!("{}; nothing was changed", finding.what);
