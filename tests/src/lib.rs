@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 mod client;
+pub mod documents;
+pub mod machine;
 pub mod ns;
 pub mod probe;
 mod process;
