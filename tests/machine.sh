@@ -15,7 +15,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib.sh"
 
 # What a server and a client of the documents have: systemd, ssh, a firewall; and what is migrated from.
-PACKAGES=systemd,systemd-sysv,init-system-helpers,iptables,nftables,iproute2,procps,openssh-server,openssh-client,wireguard-go,wireguard-tools,knockd,fwknop-server,fwknop-client
+PACKAGES=systemd,systemd-sysv,init-system-helpers,iptables,nftables,iproute2,iputils-ping,procps,openssh-server,openssh-client,wireguard-go,wireguard-tools,knockd,fwknop-server,fwknop-client
 ROOTS=${SPA_TEST_ROOTS:-$(realpath -m "${CARGO_TARGET_DIR:-$here/../target}")/test-roots}
 STATE=/run/spa-machines
 
@@ -146,8 +146,8 @@ run() {
     local first
     first=$(pid "$1")
     shift
-    exec nsenter --target "${first// /}" --mount --net --pid --uts --ipc --cgroup --root --wd=/root \
-        env -i HOME=/root USER=root LOGNAME=root SHELL=/bin/bash PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
+    exec nsenter --target "${first// /}" --mount --net --pid --uts --ipc --cgroup --root \
+        env -i -C /root HOME=/root USER=root LOGNAME=root SHELL=/bin/bash PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
 }
 
 command=${1:-}
