@@ -3,6 +3,7 @@
 # a root directory of its own. Nothing of the machine that it runs on is changed, but for a cache directory and, while
 # it runs, one control group.
 #
+#     tests/machine.sh able                       whether this machine can; prints why not, status 69
 #     tests/machine.sh root                       prints the root directory; makes it, a minute or three, if it lacks
 #     tests/machine.sh boot NAME                  boots a copy of it, in the named network namespace NAME; ends with it
 #     tests/machine.sh pid NAME                   its process 1, as seen from here
@@ -16,8 +17,24 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # What a server and a client of the documents have: systemd, ssh, a firewall; and what is migrated from.
 PACKAGES=systemd,systemd-sysv,init-system-helpers,iptables,nftables,iproute2,iputils-ping,procps,openssh-server,openssh-client,wireguard-go,wireguard-tools,knockd,fwknop-server,fwknop-client
-ROOTS=${SPA_TEST_ROOTS:-$(realpath -m "${CARGO_TARGET_DIR:-$here/../target}")/test-roots}
+TARGET=$(realpath -m "${CARGO_TARGET_DIR:-$here/../target}")
+ROOTS=$TARGET/test-roots
 STATE=/run/spa-machines
+
+cannot() {
+    echo "$*"
+    exit $EX_UNAVAILABLE
+}
+
+cgroup2() { awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts; }
+
+able() {
+    is_root || cannot "a Debian of its own wants root"
+    command -v debootstrap >/dev/null || cannot "debootstrap is not installed"
+    [ -w "$(cgroup2)/cgroup.procs" ] || cannot "there is no cgroup2 to write to, which systemd wants"
+    # shellcheck disable=SC2046 # a list of words
+    unshare $(namespace_flags) true 2>/dev/null || cannot "unshare of namespaces is not permitted here"
+}
 
 codename() { (. /etc/os-release && echo "${VERSION_CODENAME:-stable}"); }
 
@@ -52,9 +69,7 @@ make_root() {
 # Boots NAME. The part before unshare stays, to take the control group away in the end.
 boot() {
     local name=$1 group
-    group=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
-    [ -n "$group" ] || { echo "There is no cgroup2 here, which systemd wants" >&2; exit $EX_UNAVAILABLE; }
-    group=$group/spa-test-$$-$name
+    group=$(cgroup2)/spa-test-$$-$name
     mkdir -p "$STATE" "$group"
     # shellcheck disable=SC2064 # these, now
     trap "remove_group $group" EXIT
@@ -123,16 +138,19 @@ prepare() {
         systemd-timesyncd.service; do
         ln -sf /dev/null "$root/etc/systemd/system/$unit"
     done
-    # This checkout and the programs, to install from; read-only.
-    mkdir -p "$root/mnt/checkout" "$root/mnt/programs"
-    mount --bind "$here/.." "$root/mnt/checkout"
-    mount -o remount,bind,ro "$root/mnt/checkout"
-    if [ -n "${SPA_BIN_DIR:-}" ]; then
-        mount --bind "$SPA_BIN_DIR" "$root/mnt/programs"
-        mount -o remount,bind,ro "$root/mnt/programs"
-    fi
+    # To install from, read-only.
+    offer "$here/.." "$root/mnt/checkout"
+    offer "${SPA_BIN_DIR:-$TARGET/release}" "$root/mnt/programs"
+    offer "$TARGET/packages" "$root/mnt/packages"
     # Root logs in with a key, as on a rented server: Debian locks the account.
     sed -i 's/^root:[!*]*:/root:*:/' "$root/etc/shadow"
+}
+
+offer() {
+    [ -d "$1" ] || return 0
+    mkdir -p "$2"
+    mount --bind "$1" "$2"
+    mount -o remount,bind,ro "$2"
 }
 
 # unshare is the process that boot wrote down; systemd is its only child.
@@ -154,9 +172,9 @@ command=${1:-}
 [ $# = 0 ] || shift
 case $command in
     root) make_root ;;
-    boot | inside | pid | run) "$command" "$@" ;;
+    able | boot | inside | pid | run) "$command" "$@" ;;
     *)
-        echo "usage: tests/machine.sh root | boot NAME | pid NAME | run NAME COMMAND..." >&2
+        echo "usage: tests/machine.sh able | root | boot NAME | pid NAME | run NAME COMMAND..." >&2
         exit 64
         ;;
 esac

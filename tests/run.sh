@@ -51,6 +51,12 @@ check_with() {
     if command -v "$tool" >/dev/null; then check "$@"; else skip "$1" "$tool is not installed"; fi
 }
 
+# check_on_machines NAME COMMAND...: as check, skipped where tests/machine.sh cannot boot one.
+check_on_machines() {
+    local why
+    if why=$(tests/machine.sh able); then check "$@"; else skip "$1" "$why"; fi
+}
+
 packages() {
     require_commands <<'END'
 cc gcc libc6-dev
@@ -71,6 +77,9 @@ END
     wanted=$(missing_packages <<'END'
 python3 python3
 shellcheck shellcheck
+debootstrap debootstrap
+lintian lintian
+dpkg-shlibdeps dpkg-dev
 END
     )
     if [ -n "$wanted" ] && is_root; then install_packages "$wanted"; fi
@@ -87,6 +96,10 @@ rust_tools() {
     if ! cargo deny --version >/dev/null 2>&1; then
         echo "cargo-deny is missing; compiling it, some minutes:  cargo install cargo-deny --locked"
         cargo install --quiet --locked cargo-deny || echo "cargo-deny could not be installed" >&2
+    fi
+    if is_root && ! cargo deb --version >/dev/null 2>&1; then
+        echo "cargo-deb is missing; compiling it, some minutes:  cargo install cargo-deb --locked"
+        cargo install --quiet --locked cargo-deb || echo "cargo-deb could not be installed" >&2
     fi
 }
 
@@ -146,9 +159,9 @@ verify_units() {
         cat "$LOGS/verify"
         return 1
     fi
-    # In tenths: 30 is 3.0, "OK".
-    systemd-analyze security --offline=true --threshold=30 --no-pager "$LOGS/spa-server.service" | tail -1 &&
-        systemd-analyze security --offline=true --threshold=30 --no-pager "$LOGS/spa-protect.service" | tail -1
+    # In tenths.
+    systemd-analyze security --offline=true --threshold=25 --no-pager "$LOGS/spa-server.service" | tail -1 &&
+        systemd-analyze security --offline=true --threshold=25 --no-pager "$LOGS/spa-protect.service" | tail -1
 }
 
 summary() {
@@ -170,9 +183,11 @@ check "Formatting" cargo fmt --all --check
 check_with shellcheck "Shell scripts" lint_scripts
 check "Lints" cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 check "Release build" build
+check_on_machines "A Debian for the tests of packages and documents" tests/machine.sh root
 check "Tests" run_tests
 count_tests
 check "Licences, bans, sources" cargo deny --log-level error check bans licenses sources
 check_with systemd-analyze "systemd units" verify_units
+check_on_machines "Packages" tests/packages.sh
 check "Quickstart" examples/quickstart.sh
 summary

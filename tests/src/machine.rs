@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::probe::eventually;
 use crate::process::Process;
-use crate::{is_root, skip, succeeded};
+use crate::{skip, succeeded};
 
 /// How long a machine may take to boot, and a command of a document to end, where the tests share a busy computer.
 const BOOT: Duration = Duration::from_secs(90);
@@ -83,15 +83,15 @@ impl Machine {
     }
 }
 
-/// The root directory that machines are booted from, made if it lacks. Without root or debootstrap the test is reported
-/// as skipped.
+/// The root directory that machines are booted from, made if it lacks. Where this machine cannot, the test is reported as
+/// skipped.
+///
+/// # Panics
+/// If it cannot be made.
 pub fn root_or_skip(test: &str) -> Option<PathBuf> {
-    if !is_root() {
-        skip(test, "a Debian of its own wants root");
-        return None;
-    }
-    if Command::new("debootstrap").arg("--version").output().is_err() {
-        skip(test, "debootstrap is not installed");
+    let able = script().arg("able").output().expect("bash runs");
+    if !able.status.success() {
+        skip(test, String::from_utf8_lossy(&able.stdout).trim());
         return None;
     }
     let root = succeeded("tests/machine.sh root", &script().arg("root").output().expect("bash runs"));
