@@ -76,20 +76,30 @@ pub fn steps(document: &Path) -> Vec<Step> {
     while let Some((index, line)) = lines.next() {
         let at = format!("{name}:{}", index + 1);
         if let Some(language) = line.strip_prefix("```") {
-            let block: Vec<_> = lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```").collect();
+            let block: Vec<_> =
+                lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```").collect();
             match mark.take() {
                 Some(said) => {
                     let (action, conditions) = parse(said, &at);
                     steps.push(Step { line: index + 1, action, conditions, text: block.join("\n") + "\n" });
                 }
-                None => assert_ne!(language, "sh", "{at}: a block of shell without a mark (tests/src/documents.rs)"),
+                None => assert_ne!(
+                    language, "sh",
+                    "{at}: a block of shell without a mark (tests/src/documents.rs)"
+                ),
             }
         } else if let Some(said) = comment(line) {
             mark = match said.strip_prefix("setup: ") {
                 Some(setup) => {
-                    let (machine, command) = setup.split_once("; ").unwrap_or_else(|| panic!("{at}: setup of what?"));
+                    let (machine, command) =
+                        setup.split_once("; ").unwrap_or_else(|| panic!("{at}: setup of what?"));
                     let action = Action::Run(machine.into());
-                    steps.push(Step { line: index + 1, action, conditions: Vec::new(), text: command.into() });
+                    steps.push(Step {
+                        line: index + 1,
+                        action,
+                        conditions: Vec::new(),
+                        text: command.into(),
+                    });
                     None
                 }
                 None => Some(said),

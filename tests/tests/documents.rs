@@ -98,10 +98,12 @@ impl Reader {
         for machine in [&server, &client] {
             machine.sh(INSTALL);
         }
-        let addresses = families.iter().map(|family| format!("{} {NAMES}\n", topology.server.address(*family)));
+        let addresses =
+            families.iter().map(|family| format!("{} {NAMES}\n", topology.server.address(*family)));
         let hosts = addresses.collect::<String>();
         succeeded("hosts", &client.call("cat >>/etc/hosts", &[], hosts.as_bytes()));
-        let key = client.sh("mkdir -p ~/.ssh && ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519 && cat ~/.ssh/*.pub");
+        let key = client
+            .sh("mkdir -p ~/.ssh && ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519 && cat ~/.ssh/*.pub");
         server.write("~/.ssh/authorized_keys", &key);
         let host_key = server.sh("cat /etc/ssh/ssh_host_ed25519_key.pub");
         client.write("~/.ssh/known_hosts", &format!("bastion.example.org {host_key}"));

@@ -18,7 +18,8 @@ fn fwknop() {
     let Some(root) = root_with("fwknop", "usr/share/man/man8/fwknop.8.gz") else { return };
     let rows = rows(FWKNOP);
     let manual = manual(&root, "man8/fwknop.8.gz");
-    let options = union(&manual, &["REQUIRED ARGUMENTS", "GENERAL OPTIONS", "SPA OPTIONS", "GPG OPTIONS"], "-");
+    let options =
+        union(&manual, &["REQUIRED ARGUMENTS", "GENERAL OPTIONS", "SPA OPTIONS", "GPG OPTIONS"], "-");
     compare(&rows, "fwknop: command line", options, 55, &help(&root, "fwknop"));
     compare(&rows, ".fwknoprc", union(&manual, &["FWKNOPRC FILE"], ""), 35, "");
 }
@@ -45,7 +46,13 @@ fn knockd() {
     let Some(root) = root_with("knockd", "usr/share/man/man1/knockd.1.gz") else { return };
     let rows = rows(KNOCKD);
     let manual = manual(&root, "man1/knockd.1.gz");
-    compare(&rows, "knockd: command line", union(&manual, &["COMMANDLINE OPTIONS"], "-"), 17, &help(&root, "knockd"));
+    compare(
+        &rows,
+        "knockd: command line",
+        union(&manual, &["COMMANDLINE OPTIONS"], "-"),
+        17,
+        &help(&root, "knockd"),
+    );
     let sections = ["CONFIGURATION: GLOBAL DIRECTIVES", "CONFIGURATION: KNOCK/EVENT DIRECTIVES"];
     compare(&rows, "knockd.conf", union(&manual, &sections, ""), 14, "Command Command_6 %IP%");
     let knock = self::manual(&root, "man1/knock.1.gz");
@@ -61,9 +68,12 @@ fn root_with(test: &str, page: &str) -> Option<PathBuf> {
 /// What a program prints for --help; it may name options that its manual page does not. Empty where it is not runnable here.
 fn help(root: &Path, program: &str) -> String {
     let output = Command::new("chroot").arg(root).args([program, "--help"]).output();
-    output.map_or_else(|_| String::new(), |output| {
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-    })
+    output.map_or_else(
+        |_| String::new(),
+        |output| {
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+        },
+    )
 }
 
 /// Options (with a dash) or variables (without) of some sections of a manual page.
@@ -77,10 +87,15 @@ fn union(manual: &BTreeMap<String, Names>, sections: &[&str], dash: &str) -> Nam
 /// Every name has its row under that heading, and every row's name is one of them or in `further`.
 fn compare(rows: &BTreeMap<String, Names>, heading: &str, names: Names, least: usize, further: &str) {
     let rows = rows.get(heading).unwrap_or_else(|| panic!("no table under the heading {heading}"));
-    assert!(names.len() >= least, "{heading}: only {} names found in the manual page: {names:?}", names.len());
+    assert!(
+        names.len() >= least,
+        "{heading}: only {} names found in the manual page: {names:?}",
+        names.len()
+    );
     let missing: Vec<_> = names.difference(rows).collect();
     assert!(missing.is_empty(), "{heading}: no row for {missing:?}");
-    let words: Names = further.split(|c: char| !(c.is_alphanumeric() || "-_%".contains(c))).map(str::to_owned).collect();
+    let words: Names =
+        further.split(|c: char| !(c.is_alphanumeric() || "-_%".contains(c))).map(str::to_owned).collect();
     let unknown: Vec<_> = rows.iter().filter(|row| !names.contains(*row) && !words.contains(*row)).collect();
     // Without the program there is no --help to find them in.
     assert!(unknown.is_empty() || further.is_empty(), "{heading}: a row for what is not there: {unknown:?}");
@@ -105,10 +120,15 @@ fn rows(document: &str) -> BTreeMap<String, Names> {
 
 /// Names set at the beginning of a line of a sample file, in comments too.
 fn variables(sample: &str) -> Names {
-    let first = sample.lines().filter_map(|line| line.trim_start_matches('#').split_whitespace().next().map(|name| (line, name)));
+    let first = sample
+        .lines()
+        .filter_map(|line| line.trim_start_matches('#').split_whitespace().next().map(|name| (line, name)));
     // A commented variable stands right after its #; prose after a space.
     let set = first.filter(|(line, _)| !line.trim_start_matches('#').starts_with(char::is_whitespace));
-    set.map(|(_, name)| name.trim_end_matches(';')).filter(|name| is_variable(name)).map(str::to_owned).collect()
+    set.map(|(_, name)| name.trim_end_matches(';'))
+        .filter(|name| is_variable(name))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn is_variable(name: &str) -> bool {
@@ -142,7 +162,9 @@ fn manual(root: &Path, page: &str) -> BTreeMap<String, Names> {
 
 /// Without roff's fonts, escapes and quotes.
 fn plain(text: &str) -> String {
-    let fonts = ["\\fB", "\\fI", "\\fR", "\\fP", "\\&"].iter().fold(text.to_owned(), |text, font| text.replace(font, ""));
+    let fonts = ["\\fB", "\\fI", "\\fR", "\\fP", "\\&"]
+        .iter()
+        .fold(text.to_owned(), |text, font| text.replace(font, ""));
     fonts.replace("\\-", "-").replace('\\', "").trim_matches('"').to_owned()
 }
 
@@ -150,10 +172,17 @@ fn plain(text: &str) -> String {
 fn terms(term: &str) -> Vec<String> {
     let first = |text: &str| text.split(['=', ' ', '<']).next().unwrap_or("").to_owned();
     if term.starts_with('-') {
-        return term.split([',', '|']).map(str::trim).filter(|word| word.starts_with('-')).map(first).collect();
+        return term
+            .split([',', '|'])
+            .map(str::trim)
+            .filter(|word| word.starts_with('-'))
+            .map(first)
+            .collect();
     }
     let name = first(term);
-    let wanted = is_variable(&name) || name.starts_with('%') || (term != name && term[name.len()..].starts_with(" = "));
+    let wanted = is_variable(&name)
+        || name.starts_with('%')
+        || (term != name && term[name.len()..].starts_with(" = "));
     // A directive of knockd that takes no value stands alone.
     if wanted || term == "UseSyslog" { vec![name] } else { Vec::new() }
 }
