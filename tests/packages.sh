@@ -184,7 +184,9 @@ life() {
 
     step "Upgrade, with a grant open and a session in it"
     must "a knock with five minutes" client 'spa-client open ssh --for 5m --wait=15s'
-    local pid
+    session &
+    local pid session=$!
+    waits 10 test -e /run/session || fail "the session begins"
     pid=$(server 'systemctl show -P MainPID spa-server')
     # Looked at all the time while dpkg works, from an address that nobody opened anything for.
     watch_closed &
@@ -200,6 +202,8 @@ life() {
         pass "to a stranger the port was silent at each of $(wc -l </run/watched) looks during the upgrade"
     fi
     looks open "for alice: her grant was adopted"
+    : >/run/upgraded
+    must "a session from before goes on" wait $session
     must "the grant is in the list" server 'spa-server grants | grep -q alice'
     client 'spa-client close' || true
     looks silent "once she closed it"
@@ -237,6 +241,16 @@ life() {
         diff <(echo "$before") <(traces) | sed 's/^/      | /'
     fi
     must "spa-client is purged" client 'dpkg -P spa-client && ! command -v spa-client && test -e /root/.config/spa/client.toml'
+}
+
+# A connection to sshd that says nothing until the upgrade is over; then it has to be answered.
+session() {
+    # shellcheck disable=SC2016 # for the bash inside
+    nsenter --net=/run/netns/client bash -c 'exec 3<>/dev/tcp/$0/22
+        read -r -u 3 _ && touch /run/session
+        until [ -e /run/upgraded ]; do sleep 0.1; done
+        printf "SSH-2.0-test\r\n" >&3
+        test "$(timeout 10 head -c 16 <&3 | wc -c)" = 16' $SERVER
 }
 
 # Looks again and again from an address without a grant, and notes how it was.

@@ -164,6 +164,10 @@ verify_units() {
         systemd-analyze security --offline=true --threshold=25 --no-pager "$LOGS/spa-protect.service" | tail -1
 }
 
+static_build() {
+    if command -v rustup >/dev/null; then check "Static build" tests/static.sh; else skip "Static build" "rustup is not installed"; fi
+}
+
 summary() {
     local line
     heading "Summary"
@@ -188,6 +192,7 @@ check "Tests" run_tests
 count_tests
 check "Licences, bans, sources" cargo deny --log-level error check bans licenses sources
 check_with systemd-analyze "systemd units" verify_units
+static_build
 check_on_machines "Packages" tests/packages.sh
 check "Quickstart" examples/quickstart.sh
 summary
