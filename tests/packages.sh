@@ -60,9 +60,10 @@ fail() { printf '   FAIL  %s\n' "$*"; FAILED=$((FAILED + 1)); }
 
 # must WHAT COMMAND...: it succeeds; its output is shown where it does not.
 must() {
-    local what=$1
+    local what=$1 status=0
     shift
-    if "$@" >/run/output 2>&1; then pass "$what"; else fail "$what"; sed 's/^/      | /' /run/output; fi
+    "$@" >/run/output 2>&1 || status=$?
+    if [ $status = 0 ]; then pass "$what"; else fail "$what: status $status"; sed 's/^/      | /' /run/output; fi
 }
 
 on() { "$here/machine.sh" run "$@"; }
