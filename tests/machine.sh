@@ -69,6 +69,8 @@ make_root() {
 # Boots NAME. The part before unshare stays, to take the control group away in the end.
 boot() {
     local name=$1 group
+    # What a boot left behind that was killed with SIGKILL; not what another is just making.
+    find "$(cgroup2)"/spa-test-* -depth -type d -mmin +10 -exec rmdir {} + 2>/dev/null || true
     group=$(cgroup2)/spa-test-$$-$name
     mkdir -p "$STATE" "$group"
     # shellcheck disable=SC2064 # these, now

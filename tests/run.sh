@@ -80,6 +80,7 @@ shellcheck shellcheck
 debootstrap debootstrap
 lintian lintian
 dpkg-shlibdeps dpkg-dev
+valgrind valgrind
 END
     )
     if [ -n "$wanted" ] && is_root; then install_packages "$wanted"; fi
@@ -190,6 +191,7 @@ check "Release build" build
 check_on_machines "A Debian for the tests of packages and documents" tests/machine.sh root
 check "Tests" run_tests
 count_tests
+check_with valgrind "Instructions of the gate's steps" cargo bench --locked --quiet -p spa-gate --bench instructions
 check "Licences, bans, sources" cargo deny --log-level error check bans licenses sources
 check_with systemd-analyze "systemd units" verify_units
 static_build
