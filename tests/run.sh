@@ -51,6 +51,12 @@ check_with() {
     if command -v "$tool" >/dev/null; then check "$@"; else skip "$1" "$tool is not installed"; fi
 }
 
+# check_on_machines NAME COMMAND...: as check, skipped where tests/machine.sh cannot boot one.
+check_on_machines() {
+    local why
+    if why=$(tests/machine.sh able); then check "$@"; else skip "$1" "$why"; fi
+}
+
 packages() {
     require_commands <<'END'
 cc gcc libc6-dev
@@ -87,6 +93,9 @@ zbarimg zbar-tools
 ufw ufw
 firewalld firewalld
 dbus-daemon dbus-daemon
+debootstrap debootstrap
+lintian lintian
+dpkg-shlibdeps dpkg-dev
 valgrind valgrind
 setpriv util-linux
 flock util-linux
@@ -106,6 +115,10 @@ rust_tools() {
     if ! cargo deny --version >/dev/null 2>&1; then
         echo "cargo-deny is missing; compiling it, some minutes:  cargo install cargo-deny --locked"
         cargo install --quiet --locked cargo-deny || echo "cargo-deny could not be installed" >&2
+    fi
+    if is_root && ! cargo deb --version >/dev/null 2>&1; then
+        echo "cargo-deb is missing; compiling it, some minutes:  cargo install cargo-deb --locked"
+        cargo install --quiet --locked cargo-deb || echo "cargo-deb could not be installed" >&2
     fi
 }
 
@@ -175,9 +188,13 @@ verify_units() {
         cat "$LOGS/verify"
         return 1
     fi
-    # In tenths: 30 is 3.0, "OK".
-    systemd-analyze security --offline=true --threshold=30 --no-pager "$LOGS/spa-server.service" | tail -1 &&
-        systemd-analyze security --offline=true --threshold=30 --no-pager "$LOGS/spa-protect.service" | tail -1
+    # In tenths.
+    systemd-analyze security --offline=true --threshold=25 --no-pager "$LOGS/spa-server.service" | tail -1 &&
+        systemd-analyze security --offline=true --threshold=25 --no-pager "$LOGS/spa-protect.service" | tail -1
+}
+
+static_build() {
+    if command -v rustup >/dev/null; then check "Static build" tests/static.sh; else skip "Static build" "rustup is not installed"; fi
 }
 
 summary() {
@@ -199,6 +216,7 @@ check "Formatting" cargo fmt --all --check
 check_with shellcheck "Shell scripts" lint_scripts
 check "Lints" cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 check "Release build" build
+check_on_machines "A Debian for the tests of packages and documents" tests/machine.sh root
 check "Tests" run_tests
 count_tests
 check_with valgrind "Instructions of the gate's steps" cargo bench --locked --quiet -p spa-gate --bench instructions
@@ -206,5 +224,7 @@ check_with_target x86_64-pc-windows-gnu
 check_with_target aarch64-apple-darwin
 check "Licences, bans, sources" cargo deny --log-level error check bans licenses sources
 check_with systemd-analyze "systemd units" verify_units
+static_build
+check_on_machines "Packages" tests/packages.sh
 check "Quickstart" examples/quickstart.sh
 summary

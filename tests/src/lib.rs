@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 mod client;
+pub mod documents;
 pub mod foreign;
+pub mod machine;
 pub mod manual;
 pub mod nft;
 pub mod ns;

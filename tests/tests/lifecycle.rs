@@ -257,6 +257,24 @@ fn reload_is_all_or_nothing() {
     });
 }
 
+/// As with both units enabled at once. What `protect` leaves is no sign of a replay record that was lost.
+#[test]
+fn a_first_start_after_protect_takes_knocks_at_once() {
+    in_namespace(|| {
+        let (topology, mut server, alice) = fresh(Variant::Nft);
+        server.must(&["protect"]);
+        server.start();
+        alice.must(&["open", "ssh", "--wait"]);
+        assert_eq!(look(&topology, 22), Probe::Open);
+        server.process().stop();
+        // And where it *was* lost, that is seen.
+        fs::remove_file(server.file("state/replay")).expect("a replay record");
+        server.must(&["protect"]);
+        server.start();
+        assert!(server.log().contains("the replay record is gone"), "{}", server.log());
+    });
+}
+
 /// `--dry-run` says what it would do.
 #[test]
 fn a_dry_run_changes_nothing() {

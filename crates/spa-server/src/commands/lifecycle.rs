@@ -48,10 +48,24 @@ pub fn protect(path: &Path) -> Outcome {
     let grants = found.into_iter().filter(|(_, lifetime)| lifetime.until > now).collect();
     enforcer.enforce(&Wanted { protection: Some(config.protection()), grants }).map_err(firewall_failure)?;
     firewall::retire_others(&enforcer.name());
+    begin_record(&config);
     config.keep_as_last_good()?;
     firewall::keep_choice(&config, choice.as_ref())?;
     say!("protected: {}", list(&config));
     Ok(())
+}
+
+/// Makes the replay record where nothing of ours ever ran: a last good configuration without one means to the daemon
+/// that it was lost, and that it must refuse whatever is made until max-age from now.
+fn begin_record(config: &Config) {
+    let path = config.state_dir.join(warden::RECORD);
+    if path.exists() || Config::load_last_good(&config.state_dir).is_ok() {
+        return;
+    }
+    if let Err(failure) = warden::Record::open(&path, clock::now().wall) {
+        // The ports are closed, which is what was asked for; the daemon will wait for max-age.
+        say!("spa-server: the replay record is not begun: {failure}");
+    }
 }
 
 /// Where the last good configuration is, if the present one cannot be read as a whole: where its own line says, else in

@@ -1,0 +1,154 @@
+//! The commands and files that a document shows, and the marks that say where each belongs.
+//!
+//! A mark is an HTML comment on the line before a fence:
+//!
+//! ```text
+//! <!-- run: server; output is the invite -->   run these lines on that machine
+//! <!-- file: client ~/.ssh/config -->          write the block to that file
+//! <!-- workflow: ci/deploy.sh -->              a CI system's file that calls that script
+//! <!-- not run: why -->                        only to be read
+//! ```
+//!
+//! `<!-- setup: server; COMMAND -->` stands alone: what the reader is supposed to have already. What may stand after
+//! the semicolon is [`Condition`].
+
+use std::fs;
+use std::path::Path;
+
+/// A block, or a setup.
+#[derive(Debug)]
+pub struct Step {
+    /// Line of the fence, or of the setup's comment, from 1.
+    pub line: usize,
+    /// What to do.
+    pub action: Action,
+    /// What else the mark says.
+    pub conditions: Vec<Condition>,
+    /// The lines of the block; the command of a setup.
+    pub text: String,
+}
+
+/// What is done with a block.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Run it on that machine.
+    Run(String),
+    /// Write it on that machine to that path.
+    File(String, String),
+    /// Look that it calls that script.
+    Workflow(String),
+    /// Nothing, for that reason.
+    NotRun(String),
+}
+
+/// What a mark says beside the action.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Its standard output is the invite.
+    OutputInvite,
+    /// Its standard input is the invite.
+    InputInvite,
+    /// The invite is in the environment as SPA_INVITE.
+    EnvironmentInvite,
+    /// The client's ssh key and known hosts are in the environment as SSH_KEY and KNOWN_HOSTS.
+    EnvironmentKey,
+    /// It goes on while the next ones run.
+    Background,
+    /// Before it the one in the background is stopped, as by Ctrl-C.
+    AfterBackground,
+    /// Before it the test waits until the client finds port 22 closed.
+    AfterClosed,
+    /// Before it the client imports the invite under this name.
+    AfterImport(String),
+    /// This word of the block stands for the content of that file on that machine.
+    Placeholder(String, String, String),
+}
+
+/// The steps of a document, in order.
+///
+/// # Panics
+/// If it cannot be read, has a fence of shell without a mark, or a mark that says nothing known. The message names the line.
+pub fn steps(document: &Path) -> Vec<Step> {
+    let name = document.display();
+    let text = fs::read_to_string(document).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let (mut steps, mut mark) = (Vec::new(), None);
+    let mut lines = text.lines().enumerate();
+    while let Some((index, line)) = lines.next() {
+        let at = format!("{name}:{}", index + 1);
+        if let Some(language) = line.strip_prefix("```") {
+            let block: Vec<_> =
+                lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```").collect();
+            match mark.take() {
+                Some(said) => {
+                    let (action, conditions) = parse(said, &at);
+                    steps.push(Step { line: index + 1, action, conditions, text: block.join("\n") + "\n" });
+                }
+                None => assert_ne!(
+                    language, "sh",
+                    "{at}: a block of shell without a mark (tests/src/documents.rs)"
+                ),
+            }
+        } else if let Some(said) = comment(line) {
+            mark = match said.strip_prefix("setup: ") {
+                Some(setup) => {
+                    let (machine, command) =
+                        setup.split_once("; ").unwrap_or_else(|| panic!("{at}: setup of what?"));
+                    let action = Action::Run(machine.into());
+                    steps.push(Step {
+                        line: index + 1,
+                        action,
+                        conditions: Vec::new(),
+                        text: command.into(),
+                    });
+                    None
+                }
+                None => Some(said),
+            };
+        } else {
+            assert!(mark.is_none(), "{at}: a mark that is not right before a block");
+        }
+    }
+    steps
+}
+
+fn comment(line: &str) -> Option<&str> {
+    line.strip_prefix("<!-- ")?.strip_suffix(" -->")
+}
+
+fn parse(said: &str, at: &str) -> (Action, Vec<Condition>) {
+    let mut parts = said.split("; ");
+    let (kind, what) = parts.next().and_then(|part| part.split_once(": ")).unwrap_or_default();
+    let action = match kind {
+        "run" => Action::Run(what.into()),
+        "file" => {
+            let (machine, path) = what.split_once(' ').unwrap_or_else(|| panic!("{at}: file where?"));
+            Action::File(machine.into(), path.into())
+        }
+        "workflow" => Action::Workflow(what.into()),
+        "not run" => return (Action::NotRun(said.into()), Vec::new()),
+        _ => panic!("{at}: a mark that says nothing known: {said}"),
+    };
+    (action, parts.map(|part| condition(part, at)).collect())
+}
+
+fn condition(part: &str, at: &str) -> Condition {
+    match part {
+        "output is the invite" => Condition::OutputInvite,
+        "input is the invite" => Condition::InputInvite,
+        "SPA_INVITE is the invite" => Condition::EnvironmentInvite,
+        "with an ssh key" => Condition::EnvironmentKey,
+        "in the background" => Condition::Background,
+        "after the background command is stopped" => Condition::AfterBackground,
+        "after port 22 is closed" => Condition::AfterClosed,
+        _ => {
+            if let Some(name) = part.strip_prefix("after the invite is imported as ") {
+                return Condition::AfterImport(name.into());
+            }
+            let placeholder = part.split_once(" is ").and_then(|(word, place)| {
+                let (machine, path) = place.split_once(':')?;
+                Some(Condition::Placeholder(word.into(), machine.into(), path.into()))
+            });
+            placeholder.unwrap_or_else(|| panic!("{at}: a condition that is not known: {part}"))
+        }
+    }
+}
