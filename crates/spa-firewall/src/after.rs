@@ -22,7 +22,7 @@ impl FamilyState {
                 for (key, span) in remove {
                     let gone = Rule::Grant(key.clone(), *span);
                     let found = next.rules.iter().position(|counted| counted.rule == gone);
-                    next.rules.remove(found.ok_or_else(|| "no such rule")?);
+                    next.rules.remove(found.ok_or("no such rule")?);
                 }
                 for (key, span, counters) in insert {
                     if *at == 0 || at - 1 > next.rules.len() {
@@ -58,7 +58,7 @@ impl FamilyState {
             next.elements = next.elements.map(|_| Elements::default());
         }
         if !plan.elements.is_empty() {
-            let held = next.elements.as_mut().filter(|_| next.present).ok_or_else(|| "no such set")?;
+            let held = next.elements.as_mut().filter(|_| next.present).ok_or("no such set")?;
             plan.elements.carry_out(held);
         }
         Ok(next)
