@@ -90,7 +90,7 @@ fn a_passphrase_is_typed_unseen_on_both_sides() {
         let mut terminal = Terminal::start(&bob.command(&["import", "--name", "bastion", &path]), 80, 24);
         terminal.answer("Passphrase of the invite: ", "mistyped");
         terminal.answer("Passphrase of the invite: ", PASSPHRASE);
-        terminal.expect("ProxyCommand spa-client connect");
+        terminal.expect("spa-client ssh-config");
         assert!(terminal.wait().success(), "{}", terminal.screen());
         assert!(!terminal.screen().contains("mistyped"), "{}", terminal.screen());
         bob.must(&["open", "ssh", "--wait"]);

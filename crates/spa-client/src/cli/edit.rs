@@ -48,10 +48,14 @@ pub(super) fn with_renewed(text: &str, path: &Path, host: &Host) -> Result<Strin
     if let Some(entry) = entry.and_then(Item::as_table_like_mut) {
         let mut set = |key: &str, new: Value| {
             let mut new = new;
-            if let Some(old) = entry.get(key).and_then(Item::as_value) {
-                *new.decor_mut() = old.decor().clone(); // the comment behind it
+            match entry.get_mut(key).and_then(Item::as_value_mut) {
+                // In its place, with the comments before and behind it.
+                Some(old) => {
+                    *new.decor_mut() = old.decor().clone();
+                    *old = new;
+                }
+                None => drop(entry.insert(key, Item::Value(new))),
             }
-            entry.insert(key, Item::Value(new));
         };
         set("address", host.address.as_str().into());
         set("port", i64::from(host.port).into());
