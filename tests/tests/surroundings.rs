@@ -8,9 +8,9 @@ use std::time::Duration;
 use spa_tests::probe::{PATIENCE, Probe, eventually, tcp};
 use spa_tests::scene::Scene;
 use spa_tests::services::tcp_echo;
-use spa_tests::{Family, Server, Settings, Topology, Variant, for_each_variant, in_namespace, sh};
+use spa_tests::{Family, Server, Settings, Topology, Variant, for_each_iptables, in_namespace, sh};
 
-for_each_variant!(
+for_each_iptables!(
     a_chain_of_others_is_not_taken_over,
     unprotect_goes_on_with_the_other_family,
     another_backend_takes_over_without_a_gap,

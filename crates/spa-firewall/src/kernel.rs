@@ -144,7 +144,7 @@ impl FamilyState {
         let mut rules = self.rules.iter().map(|counted| &counted.rule);
         let begins_as_ours = rules.next() == Some(&Rule::Loopback);
         let goes_on_as_ours = rules.any(|rule| !matches!(rule, Rule::Foreign(_)));
-        !self.rules.is_empty() && !(begins_as_ours && goes_on_as_ours)
+        !(self.rules.is_empty() || begins_as_ours && goes_on_as_ours)
     }
 }
 

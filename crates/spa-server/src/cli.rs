@@ -144,8 +144,8 @@ pub struct Init {
     /// An interface or network that is never filtered, as in 198.51.100.0/24 (repeatable).
     #[arg(long, value_name = "NETWORK")]
     pub except: Vec<spa_firewall::Except>,
-    /// Which firewall [default: iptables].
-    #[arg(long, value_name = "BACKEND")]
+    /// Which firewall: iptables, nftables, or auto [default: iptables].
+    #[arg(long, value_name = "BACKEND", hide_possible_values = true)]
     pub backend: Option<crate::config::Backend>,
     /// Where the replay record and the control socket go.
     #[arg(long, value_name = "DIRECTORY", default_value = "/var/lib/spa")]

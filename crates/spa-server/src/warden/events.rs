@@ -32,7 +32,7 @@ fn opened(what: &str, key: &LeaseKey, lease: &Lease, took_us: u64, degraded: Opt
     let LeaseKey { client, source, endpoint } = key;
     match degraded {
         None => info!(%client, %source, %endpoint, seconds, took_us, "{what}"),
-        Some(why) => error!(%client, %source, %endpoint, "{what} is not in the firewall: {why}"),
+        Some(why) => error!(%client, %source, %endpoint, "{what} is not known to be in the firewall: {why}"),
     }
 }
 
