@@ -59,7 +59,11 @@ fn watched(variant: Variant) -> (Scene, Process, Systemd) {
 
 fn verifier(daemon: u32) -> Option<u32> {
     let children = std::fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).ok()?;
-    children.split_whitespace().next()?.parse().ok()
+    // Beside it: the programs that write for iptables.
+    let is_verifier = |pid: &&str| {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("verifier"))
+    };
+    children.split_whitespace().find(is_verifier)?.parse().ok()
 }
 
 /// Stopped, not killed: nothing but its silence tells.
