@@ -166,6 +166,11 @@ fn a_fight_is_bounded(variant: Variant) {
     assert!(trouble.contains("keeps changing"), "{trouble}");
     scene.server.process().wait_log("keeps changing", from);
     assert!(!is_whole(scene), "it is not put right at once");
+    // A knock writes, and so puts it right; the next change is not forgotten for that.
+    scene.alice.open("ssh");
+    eventually("a knock puts it right", soon, || is_whole(scene));
+    scene.server.ns().sh(&format!("{iptables} -w -F SPA"));
+    eventually("it is degraded again", soon, || scene.server.status()["state"] == "degraded");
     // Whoever else works on the firewall meanwhile, as fail2ban would, does not put it off.
     eventually("it is put right after the pause", AFTER_THE_PAUSE, || {
         scene.server.ns().sh(&format!("{iptables} -w -N OTHER; {iptables} -w -X OTHER"));

@@ -65,6 +65,8 @@ pub(crate) struct Ring {
     next: usize,
     /// See [`LOOKS`].
     in_vain: u32,
+    /// Whether `next` is known to be where the kernel writes: since the first packet.
+    in_step: bool,
 }
 
 // SAFETY: the memory belongs to this value alone (the kernel apart) until it is dropped, on whatever thread that is.
@@ -77,7 +79,7 @@ impl Ring {
     pub(crate) fn map(fd: BorrowedFd<'_>) -> io::Result<Self> {
         let shape = Shape::new();
         let memory = sys::map_shared(fd, shape.bytes())?;
-        let mut ring = Self { memory, shape, next: 0, in_vain: 0 };
+        let mut ring = Self { memory, shape, next: 0, in_vain: 0, in_step: false };
         // A reader before this one may have left anywhere.
         ring.find();
         Ok(ring)
@@ -99,10 +101,10 @@ impl Ring {
             taken += 1;
         }
         if taken > 0 {
-            self.in_vain = 0;
+            (self.in_vain, self.in_step) = (0, true);
         } else {
             self.in_vain += 1;
-            if self.in_vain == LOOKS {
+            if !self.in_step || self.in_vain == LOOKS {
                 self.in_vain = 0;
                 self.find();
             }

@@ -1,7 +1,8 @@
 //! The address that the world sees this machine at, asked of a resolver that the user chose: for bound mode behind NAT.
 //!
-//! A wrong answer opens nothing to anybody: the knock is bound to it, so the server refuses what comes from elsewhere.
-//! That is why plain DNS is good enough here.
+//! Whoever can forge the answer *and* capture the knock has the port opened for an address of his own, as in observed
+//! mode: the server refuses what comes from elsewhere, and cannot know whose address it is. Plain DNS therefore protects
+//! only from those who are not on the path; HTTPS protects from them too, but not from the resolver itself.
 
 use std::fmt;
 use std::io::{self, Read as _};

@@ -109,7 +109,8 @@ impl Enforcer {
     pub fn write_ahead(&mut self, wanted: &Wanted) -> bool {
         let Some(mut kernel) = self.known.take() else { return false };
         let sets = kernel.v4.elements.is_some(); // their driver reads back what changed, and no more
-        if sets || self.laid != wanted.protection || check(wanted, &kernel).is_err() {
+        let simple = check(wanted, &kernel).is_ok() && unreachable(wanted, &kernel).is_empty();
+        if sets || self.laid != wanted.protection || !simple {
             self.known = Some(kernel);
             return false;
         }

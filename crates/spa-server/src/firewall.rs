@@ -137,11 +137,14 @@ pub fn refuse_chain_of_others(enforcer: &mut Enforcer, config: &Config) -> Outco
 
 /// Backends other than the one in use (by its driver's name) that still hold rules of ours, from before `backend` or
 /// `iptables` was changed in the configuration. Their drops would outlive every grant.
-pub fn left_behind(in_use: &str) -> Vec<Enforcer> {
+pub fn left_behind(in_use: &str, lock: Option<&Lock>) -> Vec<Enforcer> {
     let open = |holder| -> Option<Box<dyn Firewall>> {
-        Some(match holder {
-            Holder::Nftables => Box::new(Nftables::open().ok()?),
-            Holder::Iptables(variant) => Box::new(Iptables::open(variant).ok()?),
+        Some(match (holder, lock) {
+            (Holder::Nftables, _) => Box::new(Nftables::open().ok()?),
+            (Holder::Iptables(variant), Some(lock)) => {
+                Box::new(Iptables::open(variant).ok()?.holding(lock.share().ok()?))
+            }
+            (Holder::Iptables(variant), None) => Box::new(Iptables::open(variant).ok()?),
         })
     };
     let enforcers = survey::holders().into_iter().filter_map(open).map(Enforcer::new);
@@ -153,8 +156,8 @@ pub fn left_behind(in_use: &str) -> Vec<Enforcer> {
 
 /// Removes what other backends still hold, now that this one protects, and says so. Failure leaves more closed than is
 /// wanted, and is said.
-pub fn retire_others(in_use: &str) {
-    for mut enforcer in left_behind(in_use) {
+pub fn retire_others(in_use: &str, lock: Option<&Lock>) {
+    for mut enforcer in left_behind(in_use, lock) {
         let name = enforcer.name();
         match enforcer.remove_all() {
             Ok(_) => tracing::warn!(

@@ -149,6 +149,9 @@ fn an_expired_invite_is_of_no_use_on_either_side() {
         let list = server.must(&["client", "list"]);
         assert!(list.lines().any(|line| line.starts_with("dave ") && line.contains("lapsed")), "{list}");
         assert!(list.lines().any(|line| line.starts_with("bob ") && line.contains("active")), "{list}");
+        // The same keys in a new invite would bring the old one back to life.
+        refused(&server.call(&["client", "invite", "dave"]), 64, &["was not used", "client rotate dave"]);
+        server.must(&["client", "invite", "bob"]);
         let enabled = server.call(&["client", "enable", "dave"]);
         assert!(said(&enabled).contains("enabled dave"));
         dave.must(&["open", "ssh", "--wait"]);

@@ -47,7 +47,7 @@ pub fn protect(path: &Path) -> Outcome {
     let now = SystemTime::now();
     let grants = found.into_iter().filter(|(_, lifetime)| lifetime.until > now).collect();
     enforcer.enforce(&Wanted { protection: Some(config.protection()), grants }).map_err(firewall_failure)?;
-    firewall::retire_others(&enforcer.name());
+    firewall::retire_others(&enforcer.name(), Some(&lock));
     begin_record(&config);
     config.keep_as_last_good()?;
     firewall::keep_choice(&config, choice.as_ref())?;
@@ -112,7 +112,7 @@ pub fn unprotect(path: &Path) -> Outcome {
         let own: Vec<_> = Family::BOTH.into_iter().filter(|family| !spared.contains(family)).collect();
         failures.extend(enforcer.remove_from(&own).err());
     }
-    for mut other in firewall::left_behind(&enforcer.name()) {
+    for mut other in firewall::left_behind(&enforcer.name(), lock.as_ref()) {
         failures.extend(other.remove_all().err());
     }
     if failures.is_empty() {

@@ -445,8 +445,11 @@ impl Warden {
                 let resolved = self.verifier.resolve_interfaces(&self.captures).await;
                 if told.is_err() || resolved.is_err() {
                     self.verifier.end(); // before another reads the same rings
-                    self.verifier =
-                        VerifierProcess::start(&settings.config, &settings.verifier, &self.captures).await?;
+                    self.settings = settings; // the engine goes by them already
+                    let Settings { config, verifier, .. } = &self.settings;
+                    self.verifier = VerifierProcess::start(config, verifier, &self.captures).await?;
+                    tracing::info!(clients = self.settings.verifier.clients.len(), "reloaded");
+                    return Ok(());
                 }
             }
         }

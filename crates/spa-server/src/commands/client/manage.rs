@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use spa_proto::{ClientName, ServiceName};
 
-use super::{Edit, Fresh, Handover, check_host, psk_path, shut_out};
+use super::{Edit, Fresh, Handover, Known, check_host, psk_path, shut_out};
 use crate::cli::{ClientInvite, ClientRotate};
 use crate::commands::reload_if_running;
 use crate::config::{Client, Config};
@@ -115,8 +115,20 @@ pub fn rotate(config: &Config, options: &ClientRotate) -> Outcome {
 }
 
 /// Prints an invite for a client that keeps its keys: with the newest cloak key, the address and the services of now.
+///
+/// # Errors
+/// Where the invite before it could lapse and was not used: the same keys would bring that one back to life as well.
 pub fn invite(config: &Config, options: &ClientInvite) -> Outcome {
     let client = config.client_named(&options.name)?;
+    if client.policy.first_knock_by.is_some() && Known::read(config)?.last_knock(&client).is_none() {
+        let what = format_args!(
+            "the last invite of {} was not used, and this one would let it in as well",
+            options.name
+        );
+        return Err(
+            Failure::new(Exit::Usage, what).hint(format_args!("spa-server client rotate {}", options.name))
+        );
+    }
     let host = host(&client, options.invite.host.as_deref())?;
     let keys = config.keys()?;
     let handover = Handover::prepare(&options.invite.invite)?;

@@ -23,8 +23,12 @@ impl Engine {
         if let Some((plan, _)) = self.put_right.take() {
             events::repaired(culprits, &plan);
         }
-        if self.pause_until.is_some_and(|until| now < until) {
-            return; // whatever else changes meanwhile: the next attempt is at its time
+        if let Some(until) = self.pause_until.filter(|until| now < *until) {
+            // Whatever else changes meanwhile, the next attempt is at its time; also where a knock put all right before.
+            self.enforcer.forget();
+            self.retry_at = Some(self.retry_at.map_or(until, |at| at.min(until)));
+            self.degraded.get_or_insert_with(|| fight(culprits));
+            return;
         }
         self.enforcer.forget();
         match self.enforcer.plan(&self.wanted) {
@@ -43,7 +47,7 @@ impl Engine {
     }
 
     pub(super) fn fighting(&mut self, now: Duration, culprits: &Culprits) {
-        let why = format!("another program keeps changing our rules: {culprits}");
+        let why = fight(culprits);
         events::fighting(&why);
         self.degraded = Some(why);
         self.retry_at = Some(now + FIGHT_PAUSE);
@@ -102,7 +106,7 @@ impl Engine {
     /// Now that this backend protects: what another holds from an earlier configuration goes.
     pub(super) fn retire_others(&self) {
         if !self.dry_run {
-            firewall::retire_others(&self.enforcer.name());
+            firewall::retire_others(&self.enforcer.name(), None);
         }
     }
 
@@ -226,4 +230,8 @@ pub(super) fn grant_key(key: &LeaseKey) -> GrantKey {
 
 fn wall(unix_nanos: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(unix_nanos)
+}
+
+fn fight(culprits: &Culprits) -> String {
+    format!("another program keeps changing our rules: {culprits}")
 }
