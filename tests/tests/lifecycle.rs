@@ -74,6 +74,7 @@ fn unconfirmed_and_stopped_goes_back(variant: Variant) {
         server.process().signal(signal);
         let status = server.process().wait();
         assert_eq!(look(&topology, 22), Probe::Open, "as it was, {signal:?}: {status}\n{}", server.log());
+        assert_eq!(status.code(), Some(75), "{}", server.log());
         assert_eq!(all_rules(&server), before, "{signal:?}");
     }
 }
@@ -241,6 +242,10 @@ fn reload_is_all_or_nothing() {
         assert_eq!(output.status.code(), Some(78), "{said}");
         assert!(said.contains("server.toml:19:9") && said.contains("1 to 65535"), "{said}");
         assert_eq!(scene.look(stranger, 8080), Probe::Open);
+        // What is asked of the daemon does not wait for the mistake to be mended; and nobody takes it for gone.
+        assert_eq!(scene.server.status()["state"], "ok");
+        assert!(scene.server.must(&["grants"]).contains("alice"));
+        assert_eq!(scene.server.call(&["unprotect"]).status.code(), Some(69));
         scene.server.configure(&Settings { services: more, ..settings });
         scene.server.must(&["reload"]);
         assert_eq!(scene.looks(&[(stranger, 8080), (stranger, 22)]), [Probe::Silent; 2]);

@@ -70,7 +70,7 @@ fn begin_record(config: &Config) {
 
 /// Where the last good configuration is, if the present one cannot be read as a whole: where its own line says, else in
 /// the usual place.
-fn state_dir(path: &Path) -> Outcome<PathBuf> {
+pub(super) fn state_dir(path: &Path) -> Outcome<PathBuf> {
     let text = files::read_config(path).unwrap_or_default(); // missing, perhaps
     let value = |line: &str| {
         let (key, value) = line.split_once('=')?;
@@ -93,7 +93,14 @@ fn list(config: &Config) -> String {
 /// Removes every trace from the firewall.
 pub fn unprotect(path: &Path) -> Outcome {
     // A package is purged with whatever configuration is left of it.
-    let config = Config::load(path).or_else(|_| Config::defaults())?;
+    let config = Config::load(path).or_else(|_| {
+        let state_dir = state_dir(path)?;
+        Config::load_last_good(&state_dir).or_else(|_| {
+            let mut defaults = Config::defaults()?;
+            defaults.state_dir = state_dir;
+            Ok(defaults)
+        })
+    })?;
     if control::is_running(&config.state_dir) {
         return Err(Failure::new(Exit::Unavailable, "the daemon runs, and would protect again")
             .hint("systemctl stop spa-server, then spa-server unprotect"));

@@ -47,11 +47,11 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Cloak(CloakCommand::Add) => cloak::add(&Config::load(path)?),
         Command::Cloak(CloakCommand::List(options)) => cloak::list(&Config::load(path)?, options.json),
         Command::Cloak(CloakCommand::Retire { id, force }) => cloak::retire(&Config::load(path)?, &id, force),
-        Command::Grants(options) => remote::grants(&Config::load(path)?, options.json),
-        Command::Revoke(options) => remote::revoke(&Config::load(path)?, &options),
-        Command::Status(options) => remote::status(&Config::load(path)?, options.json),
+        Command::Grants(options) => remote::grants(&of_the_daemon(path)?, options.json),
+        Command::Revoke(options) => remote::revoke(&of_the_daemon(path)?, &options),
+        Command::Status(options) => remote::status(&of_the_daemon(path)?, options.json),
         Command::Reload => remote::reload(&Config::load(path)?),
-        Command::Confirm => remote::confirm(&Config::load(path)?),
+        Command::Confirm => remote::confirm(&of_the_daemon(path)?),
         Command::Protect => lifecycle::protect(path),
         Command::Unprotect => lifecycle::unprotect(path),
         Command::Recover => lifecycle::recover(&Config::load(path)?),
@@ -63,6 +63,21 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Man { dir } => man::run(dir.as_deref()),
         Command::Verifier => verifier::run(),
     }
+}
+
+/// For what is asked of a running daemon. Where the file is broken by now, the one that it last took: an emergency does not
+/// wait for a comma.
+fn of_the_daemon(path: &Path) -> Outcome<Config> {
+    Config::load(path).or_else(|failure| {
+        let last_good = Config::load_last_good(&lifecycle::state_dir(path)?);
+        last_good
+            .inspect(|_| {
+                say!(
+                    "spa-server: {failure}\nspa-server: going by the configuration that the daemon last took"
+                )
+            })
+            .map_err(|_| failure)
+    })
 }
 
 /// `keygen` comes before any configuration.

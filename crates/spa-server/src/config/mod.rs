@@ -101,7 +101,7 @@ impl Config {
     /// every error in it.
     pub fn load(path: &Path) -> Outcome<Self> {
         let text = files::read_config(path).map_err(|failure| match failure.exit {
-            Exit::NoInput => failure.hint("spa-server --config FILE, or copy examples/server.toml there"),
+            Exit::NoInput => failure.hint("spa-server init writes it; --config FILE names another"),
             _ => failure,
         })?;
         Self::parse(path, text)

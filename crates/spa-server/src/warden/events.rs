@@ -202,7 +202,7 @@ pub fn confirmed(by: &str) {
 
 /// It was not.
 pub fn unconfirmed() {
-    error!("not confirmed in time: the firewall is as it was before");
+    error!("not confirmed: the firewall is as it was before");
 }
 
 /// The interface addresses cannot be read.

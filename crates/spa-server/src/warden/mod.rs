@@ -103,12 +103,21 @@ async fn serve(config: Config, options: &Run) -> Outcome {
         lookups: PerMinute::default(),
         forgeries: PerMinute::default(),
     };
+    let last = published.clone();
     let result = warden.work(control, published, own).await;
     let _ = warden.commands.send(Command::Stop); // it may have ended by itself
     if thread.join().is_err() {
         return Err(Failure::new(Exit::Software, "the engine failed; protection stays as it is"));
     }
-    result
+    result?;
+    if last.borrow().unconfirmed {
+        return Err(Failure::new(
+            Exit::TryAgain,
+            "stopped before it was confirmed: the firewall is as it was before",
+        ));
+    }
+    tracing::info!("protection and open grants stay, and the kernel ends them in time");
+    Ok(())
 }
 
 fn start_engine(
@@ -264,7 +273,7 @@ impl Warden {
             }
         }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]); // only systemd cares
-        tracing::info!("stopping; protection and open grants stay, and the kernel ends them in time");
+        tracing::info!("stopping");
         Ok(())
     }
 

@@ -95,7 +95,7 @@ fn left_behind(scene: &Scene, findings: &mut Findings) {
             "left-behind",
             format!("{program} still has a chain SPA of an earlier configuration: its drops stand, and no grant opens them"),
             Some(format!("table filter of {program}, chain SPA")),
-            format!("{program} -D INPUT -j SPA; {program} -F SPA; {program} -X SPA"),
+            "restart spa-server: it removes them once it protects",
         );
     }
     if matches!(scene.ours, Ours::Iptables(_)) && scene.rules.has_table(Which::Inet, nftables::TABLE) {
@@ -104,7 +104,7 @@ fn left_behind(scene: &Scene, findings: &mut Findings) {
             "left-behind",
             "the table inet spa of backend = \"nftables\" still stands: its drops hold, and no grant opens them",
             Some("table inet spa".into()),
-            "nft delete table inet spa",
+            "restart spa-server: it removes the table once it protects",
         );
     }
 }

@@ -1,6 +1,7 @@
 //! The questions of `init`, each with a proposal. Also what its options say: both end in the same words.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use spa_firewall::Except;
 use spa_proto::{Endpoint, Network, ServiceName};
@@ -113,11 +114,19 @@ pub fn except(session: Option<Session>) -> Outcome<Vec<Except>> {
         question = format!("Never filter (as {}, or none)", Network::single(from));
     }
     ask_until(&question, "none", |answer| {
-        if answer == "none" {
+        if ["none", "no", "n"].contains(&answer.to_ascii_lowercase().as_str()) {
             return Ok(Vec::new());
         }
         let words = answer.split([' ', ',']).filter(|word| !word.is_empty());
-        words.map(|word| word.parse().map_err(|error| format!("{word:?}: {error}"))).collect()
+        words
+            .map(|word| match word.parse().map_err(|error| format!("{word:?}: {error}"))? {
+                // In the file it may name one that comes later; said here it is more likely a slip.
+                Except::Interface(name) if !Path::new("/sys/class/net").join(name.as_str()).exists() => {
+                    Err(format!("{word:?} is no network, and there is no such interface"))
+                }
+                except => Ok(except),
+            })
+            .collect()
     })
 }
 

@@ -35,7 +35,7 @@ clients-dir = {clients_dir}
 # interfaces = [\"eth0\"]
 
 [firewall]
-# iptables | nftables. Before a change: `spa-server unprotect`.
+# iptables | nftables | auto. After a change: restart; what the old one held goes once the new one protects.
 backend = \"{backend}\"
 # Drop what is not granted. With false your own rules have to close the ports, and only grants are made here.
 protect = true
