@@ -23,7 +23,8 @@ generate() {
     rm -rf "$usr"
     mkdir -p "$share/doc/$name" "$share/man/all" "$share/bash-completion/completions" \
         "$share/zsh/vendor-completions" "$share/fish/vendor_completions.d"
-    "$program" man "$share/man/all" 2>/dev/null || "$program" man >"$share/man/all/$name.8"
+    "$program" man --dir "$share/man/all"
+    cp "$here/../docs/man/$name.toml.5" "$share/man/all/"
     for page in "$share"/man/all/*; do
         mkdir -p "$share/man/man${page##*.}"
         gzip -9n <"$page" >"$share/man/man${page##*.}/${page##*/}.gz"

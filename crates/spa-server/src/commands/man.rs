@@ -32,7 +32,7 @@ fn write_page(command: &clap::Command, to: &mut dyn std::io::Write) -> std::io::
     use clap_mangen::roff::{Roff, roman};
     let name = command.get_display_name().unwrap_or_else(|| command.get_name());
     let version = concat!("spa-server ", env!("CARGO_PKG_VERSION"));
-    let page = clap_mangen::Man::new(command.clone());
+    let page = clap_mangen::Man::new(command.clone()).section("8");
     // Without a date: the pages are the same whenever they are made.
     writeln!(to, ".TH \"{name}\" \"8\" \"\" \"{version}\" \"spa-server manual\"")?;
     page.render_name_section(to)?;
