@@ -110,3 +110,16 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
 }
+
+/// Hundreds of valid knocks at once while `status` is asked again and again: all are granted, and neither half of the
+/// daemon waits for the other for ever.
+#[test]
+fn a_burst_of_valid_knocks_is_granted() {
+    let json = format!("{}/burst.json", env!("CARGO_TARGET_TMPDIR"));
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args(["--json", &json, "authorize"])
+        .output()
+        .expect("the bench runs");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(said.contains("a second and core"), "{said}");
+}

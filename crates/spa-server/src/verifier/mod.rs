@@ -171,7 +171,9 @@ impl Process {
         Ok(())
     }
 
-    /// Judges what each socket has, but no more than [`BATCHES`].
+    /// Judges what each socket has, but no more than [`BATCHES`]; and where something is handed over, no more than that
+    /// batch before the link is read. Each end of the link has room for twice a batch: with more under way both queues
+    /// could be full at once, while the warden waits to ask for the counts and this half to hand over.
     fn read_captures(&mut self, readable: [bool; 2]) -> std::io::Result<()> {
         if readable == [false; 2] {
             return Ok(());
@@ -188,22 +190,31 @@ impl Process {
         let mut stale = false;
         let mut received_any = false;
         let mut more = false;
+        let mut handed_over = false;
         let captures = captures.iter_mut().zip(readable);
         for (capture, _) in captures.filter(|(_, readable)| *readable) {
+            if handed_over {
+                more = true; // this one's turn comes at once
+                break;
+            }
             let mut receive = || {
-                capture.receive(&mut |datagram| {
+                let mut handed_over = false;
+                let received = capture.receive(&mut |datagram| {
                     if let Some(message) = judge(verifier, now, &datagram, skew_reported) {
                         result = link.send_to_warden(&message);
+                        handed_over = true;
                     }
-                })
+                });
+                received.map(|received| (received, handed_over))
             };
             let mut batches = 0;
             let is_cut_short = loop {
-                let received: Received = receive().map_err(std::io::Error::other)?;
+                let (received, handed): (Received, bool) = receive().map_err(std::io::Error::other)?;
+                handed_over |= handed;
                 stale |= received.stale;
                 received_any |= received.accepted + received.refused > 0;
                 batches += 1;
-                if !received.more() || batches == BATCHES {
+                if !received.more() || batches == BATCHES || handed {
                     break received.more();
                 }
             };
