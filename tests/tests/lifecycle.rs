@@ -8,7 +8,8 @@ use spa_tests::probe::{PATIENCE, Probe, connect, echoes, eventually};
 use spa_tests::scene::Scene;
 use spa_tests::services::tcp_echo;
 use spa_tests::{
-    Client, Family, Server, Settings, Topology, Variant, for_each_iptables, for_each_variant, in_namespace,
+    Client, Family, Process, Server, Settings, Topology, Variant, for_each_iptables, for_each_variant,
+    in_namespace,
 };
 
 for_each_variant!(
@@ -348,6 +349,32 @@ fn what_a_killed_daemon_wrote_comes_before_what_the_next_does() {
         for family in Family::BOTH {
             assert!(!scene.server.rules(family).contains("SPA"), "{}", scene.server.rules(family));
         }
+    });
+}
+
+/// Nor does what a killed daemon was removing of a former backend.
+#[test]
+fn what_a_killed_daemon_was_retiring_comes_first_too() {
+    in_namespace(|| {
+        if !spa_tests::legacy_or_skip("what_a_killed_daemon_was_retiring_comes_first_too") {
+            return;
+        }
+        let scene = &mut Scene::new(&Settings::new(Variant::Legacy), Family::V4);
+        scene.server.process().stop();
+        let firewall = "backend = \"nftables\"\n".to_owned();
+        scene.server.configure(&Settings { firewall, ..Settings::new(Variant::Nft) });
+        let lock = fs::File::options().read(true).open("/run/xtables.lock").expect("the daemon has made it");
+        lock.lock().expect("it is ours");
+        let mut daemon = Process::start("spa-server", &mut scene.server.command(&["run"]));
+        let waits =
+            |pid: u32| fs::read_to_string(format!("/proc/{pid}/wchan")).is_ok_and(|at| at.contains("lock"));
+        eventually("the removal waits for the lock", PATIENCE, || daemon.pids().into_iter().any(waits));
+        daemon.signal(Signal::KILL);
+        daemon.wait();
+        let refused = scene.server.call(&["unprotect"]);
+        assert_eq!(refused.status.code(), Some(69), "{refused:?}");
+        lock.unlock().expect("it is given back");
+        scene.server.must(&["unprotect"]);
     });
 }
 

@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use spa_tests::probe::{Probe, eventually};
 use spa_tests::scene::Scene;
-use spa_tests::{Family, Settings, Variant, for_each_iptables, in_namespace};
+use spa_tests::{Family, Settings, Variant, for_each_iptables, in_namespace, legacy_or_skip};
 
 for_each_iptables!(
     a_flush_is_put_right,
@@ -224,6 +225,51 @@ fn a_storm_of_foreign_changes_is_taken_together() {
         scene.wait_open(&scene.topology.client, 80);
         let lines = scene.server.log().lines().count();
         assert!(lines < 50, "no line for what is not ours: {}", scene.server.log());
+        scene.server.process().stop();
+    });
+}
+
+/// More notices than their socket holds, while the daemon looks elsewhere: that some are lost means that all is to be
+/// looked at.
+#[test]
+fn notices_that_are_lost_lose_no_change() {
+    in_namespace(|| {
+        let scene = &mut scene(Variant::Nft);
+        let from = scene.server.log().len();
+        scene.server.process().signal(Signal::STOP);
+        // Some 100 bytes each, several to a change, for a socket of 208 KiB by default.
+        scene.server.ns().sh(
+            "iptables-nft -w -F SPA
+             for i in $(seq 4000); do echo \"add table ip storm$i\"; echo \"delete table ip storm$i\"; done | nft -f -
+             for i in $(seq 400); do nft \"add table ip storm; add chain ip storm a; delete table ip storm\"; done",
+        );
+        assert!(!is_whole(scene));
+        scene.server.process().signal(Signal::CONT);
+        let soon = soon(scene);
+        eventually("it is put right", soon, || is_whole(scene));
+        scene.server.process().wait_log("put right", from);
+        // And the next change is heard as ever.
+        put_right_after(scene, "iptables-nft -w -F SPA", author(Variant::Nft, "iptables"));
+        scene.server.process().stop();
+    });
+}
+
+/// The lock of iptables-legacy, which alone tells of its changes, may be made only when somebody takes it, or anew.
+#[test]
+fn a_lock_that_is_made_later_is_watched_too() {
+    if !legacy_or_skip("a_lock_that_is_made_later_is_watched_too") {
+        return;
+    }
+    in_namespace(|| {
+        let scene = &mut scene(Variant::Legacy);
+        let iptables = scene.server.iptables(Family::V4);
+        scene.server.process().stop();
+        std::fs::remove_file("/run/xtables.lock").expect("iptables has made it");
+        scene.server.start();
+        assert!(!std::path::Path::new("/run/xtables.lock").exists(), "all stood, so nobody took it");
+        put_right_after(scene, &format!("{iptables} -w -F SPA"), author(Variant::Legacy, ""));
+        std::fs::remove_file("/run/xtables.lock").expect("iptables has made it again");
+        put_right_after(scene, &format!("{iptables} -w -F SPA"), author(Variant::Legacy, ""));
         scene.server.process().stop();
     });
 }

@@ -56,7 +56,13 @@ fn a_torn_frame_behind_the_last_brings_nothing_back() {
         let mut file = fs::OpenOptions::new().append(true).open(&record).expect("the replay record");
         file.write_all(&[0, 0, 0, 40, 1, 2, 3, 4, 5]).expect("appended");
         scene.server.start();
+        let torn = "the last entry of the replay record was torn";
+        assert_eq!(scene.server.log().matches(torn).count(), 1, "{}", scene.server.log());
+        assert!(scene.server.status()["refusing"].is_null(), "the floor is now, so nobody has to wait");
         resend(&scene, &packet, "after a torn frame");
+        scene.server.process().kill();
+        scene.server.start();
+        assert!(!scene.server.log().contains(torn), "once");
     });
 }
 
@@ -112,5 +118,38 @@ fn a_damaged_record_is_named_and_recovered() {
             scene.alice.call(&["open", "ssh"]);
             scene.look(&scene.topology.client, 22) == Probe::Open
         });
+    });
+}
+
+/// While every knock is refused for what became of the record, whoever looks is told until when.
+#[test]
+fn how_long_all_is_refused_is_told() {
+    in_namespace(|| {
+        let mut scene = Scene::new(&Settings::new(Variant::Nft), Family::V4);
+        assert!(scene.server.status()["refusing"].is_null());
+        let record = scene.server.file("state/replay");
+        for lost in [false, true] {
+            scene.server.process().stop();
+            if lost {
+                fs::remove_file(&record).expect("it is there");
+            } else {
+                scene.server.must(&["recover"]);
+            }
+            scene.server.start();
+            let status = scene.server.status();
+            let refusing = &status["refusing"];
+            let (until, why) = (refusing["until"].as_str(), refusing["why"].as_str());
+            assert!(until.is_some_and(|until| until.starts_with("20") && until.ends_with('Z')), "{status}");
+            assert!(why.is_some_and(|why| why.contains("replay record was lost or recovered")), "{status}");
+            assert_eq!(status["state"], "degraded");
+            let words = format!("packets are refused until {}", until.unwrap_or_default());
+            assert!(scene.server.must(&["status"]).contains(&words));
+            assert!(scene.server.log().contains(&words), "{}", scene.server.log());
+            let doctor = scene.server.call(&["doctor"]);
+            let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+            assert!(said.contains(&words), "{said}");
+            scene.alice.open("ssh");
+            eventually("it is so", PATIENCE, || scene.server.refused("counter") > 0);
+        }
     });
 }

@@ -86,7 +86,7 @@ fn check_finds_what_makes_protection_void() {
         // The other firewalls of the machine: a warning.
         server.ns().sh(
             "iptables-nft -D INPUT 1
-             nft add table inet strict && nft add chain inet strict in '{ type filter hook input priority 0; }'",
+             nft add table inet strict && nft add chain inet strict in '{ type filter hook input priority 0; policy drop; }'",
         );
         let (code, said) = check(&server);
         assert_eq!(code, Some(0), "{said}");

@@ -53,6 +53,17 @@ pub trait Firewall: Send {
         Authors::default()
     }
 
+    /// From now until [`Self::end`] all that the driver runs has one time limit together.
+    fn begin(&mut self) {}
+
+    /// See [`Self::begin`].
+    fn end(&mut self) {}
+
+    /// Whether each change takes the lock of iptables-legacy, which is then the only sign of what others change.
+    fn uses_xtables_lock(&self) -> bool {
+        false
+    }
+
     /// Reads both families.
     ///
     /// # Errors

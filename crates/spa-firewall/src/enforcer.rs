@@ -55,13 +55,23 @@ pub struct Enforcer {
     ahead: Vec<Family>,
     /// What was written ahead and refused.
     refused: Option<Plan>,
+    /// Writing ahead took all the time that there is: who comes to settle it hears of that, and waits no second time.
+    hung: Option<Error>,
     may_move_jump: bool,
 }
 
 impl Enforcer {
     /// Nothing is read yet.
     pub fn new(driver: Box<dyn Firewall>) -> Self {
-        Self { driver, known: None, laid: None, ahead: Vec::new(), refused: None, may_move_jump: true }
+        Self {
+            driver,
+            known: None,
+            laid: None,
+            ahead: Vec::new(),
+            refused: None,
+            hung: None,
+            may_move_jump: true,
+        }
     }
 
     /// The driver's name.
@@ -85,6 +95,11 @@ impl Enforcer {
         self.driver.authors()
     }
 
+    /// Whether each change takes the lock of iptables-legacy.
+    pub fn uses_xtables_lock(&self) -> bool {
+        self.driver.uses_xtables_lock()
+    }
+
     /// Whether a jump that is there may be moved to INPUT 1. The caller bounds how often; a missing one always comes
     /// back.
     pub fn allow_moving_jump(&mut self, allowed: bool) {
@@ -96,7 +111,7 @@ impl Enforcer {
     /// # Errors
     /// If `wanted` cannot be written, or the firewall cannot be read.
     pub fn plan(&mut self, wanted: &Wanted) -> Result<Plan, Error> {
-        let kernel = self.driver.read()?;
+        let kernel = self.read()?;
         check(wanted, &kernel)?;
         let plan = reconcile(wanted, &kernel, SystemTime::now());
         self.take_as_known(kernel); // so that what follows need not read it again
@@ -123,11 +138,13 @@ impl Enforcer {
             self.known = Some(kernel);
             return false;
         };
-        if let Err(error) = self.driver.apply(&plan) {
-            if matches!(error, Error::Refused { .. } | Error::Rejected { .. }) {
-                self.refused = Some(plan);
-            }
+        if let Err(error) = self.in_time(|enforcer| enforcer.driver.apply(&plan)) {
             self.forget(); // what stands now is not known
+            match error {
+                Error::Refused { .. } | Error::Rejected { .. } => self.refused = Some(plan),
+                Error::TimedOut { .. } => self.hung = Some(error),
+                _ => {}
+            }
             return false;
         }
         let written = Family::BOTH.into_iter().filter(|family| !plan.family(*family).is_empty());
@@ -150,7 +167,7 @@ impl Enforcer {
     /// If it cannot be written or read, or still differs after [`ATTEMPTS`]. What stands then is unknown; the next
     /// call reads first.
     pub fn enforce(&mut self, wanted: &Wanted) -> Result<Report, Error> {
-        self.settle(wanted, None)
+        self.in_time(|enforcer| enforcer.settle(wanted, None))
     }
 
     /// As [`Self::enforce`], where of the grants only these were added, changed or removed in `wanted` since the last
@@ -161,10 +178,25 @@ impl Enforcer {
     /// # Errors
     /// As [`Self::enforce`].
     pub fn enforce_grants(&mut self, wanted: &Wanted, changed: &[GrantKey]) -> Result<Report, Error> {
-        self.settle(wanted, Some(changed))
+        self.in_time(|enforcer| enforcer.settle(wanted, Some(changed)))
+    }
+
+    /// Has all that `work` makes the driver run share one time limit.
+    fn in_time<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        self.driver.begin();
+        let done = work(self);
+        self.driver.end();
+        done
+    }
+
+    fn read(&mut self) -> Result<Kernel, Error> {
+        self.in_time(|enforcer| enforcer.driver.read())
     }
 
     fn settle(&mut self, wanted: &Wanted, mut changed: Option<&[GrantKey]>) -> Result<Report, Error> {
+        if let Some(error) = self.hung.take() {
+            return Err(error);
+        }
         // What there would be to do if nobody else changed anything.
         let mut expected = self.refused.take();
         let (mut kernel, mut fresh) = match self.known.take() {
@@ -271,7 +303,7 @@ impl Enforcer {
     /// # Errors
     /// If the firewall cannot be read.
     pub fn adopt(&mut self) -> Result<Vec<(GrantKey, Lifetime)>, Error> {
-        let kernel = self.driver.read()?;
+        let kernel = self.read()?;
         let mut adopted = BTreeMap::<GrantKey, Lifetime>::new();
         for (key, lifetime, _) in kernel.grants() {
             let kept = adopted.entry(key.clone()).or_insert(lifetime);
@@ -288,7 +320,7 @@ impl Enforcer {
     /// # Errors
     /// If the firewall cannot be read.
     pub fn grants(&mut self) -> Result<Vec<GrantStatus>, Error> {
-        let kernel = self.driver.read()?;
+        let kernel = self.read()?;
         let status = |(key, lifetime, counters): (&GrantKey, Lifetime, Counters)| GrantStatus {
             key: key.clone(),
             lifetime,
@@ -309,7 +341,7 @@ impl Enforcer {
     /// # Errors
     /// If the firewall cannot be read.
     pub fn stands(&mut self) -> Result<bool, Error> {
-        let kernel = self.driver.read()?;
+        let kernel = self.read()?;
         let ours = |state: &FamilyState| {
             let grants = state.elements.as_ref().is_some_and(|elements| !elements.owners.is_empty());
             !state.is_of_others() && (!state.rules.is_empty() || !state.jumps.is_empty() || grants)
@@ -322,7 +354,7 @@ impl Enforcer {
     /// # Errors
     /// If the firewall cannot be read.
     pub fn chains_of_others(&mut self) -> Result<Vec<Family>, Error> {
-        let kernel = self.driver.read()?;
+        let kernel = self.read()?;
         Ok(Family::BOTH.into_iter().filter(|family| kernel.family(*family).is_of_others()).collect())
     }
 
@@ -336,13 +368,27 @@ impl Enforcer {
             .or_else(|_| self.remove_from(&Family::BOTH).map(|()| Report::default()))
     }
 
+    /// As [`Self::remove_all`], but a chain of our name that holds the rules of somebody else stays as it is.
+    ///
+    /// # Errors
+    /// As [`Self::remove_all`].
+    pub fn remove_ours(&mut self) -> Result<(), Error> {
+        let others = self.chains_of_others()?;
+        if others.is_empty() {
+            return self.remove_all().map(|_| ());
+        }
+        let ours: Vec<_> = Family::BOTH.into_iter().filter(|family| !others.contains(family)).collect();
+        self.remove_from(&ours)
+    }
+
     /// Removes every trace of us from these families, one after the other.
     ///
     /// # Errors
     /// [`Error::NotRemoved`], with each family that could not be freed of us.
     pub fn remove_from(&mut self, families: &[Family]) -> Result<(), Error> {
         self.forget();
-        let failed = |family: &Family| self.remove_family(*family).err().map(|error| (*family, error));
+        let mut remove = |family| self.in_time(|enforcer| enforcer.remove_family(family));
+        let failed = |family: &Family| remove(*family).err().map(|error| (*family, error));
         let failed: Vec<_> = families.iter().filter_map(failed).collect();
         if failed.is_empty() { Ok(()) } else { Err(Error::NotRemoved { failed }) }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::driver::Firewall;
 use crate::error::Error;
@@ -18,6 +19,8 @@ pub enum Fault {
     Lie,
     /// It changes everything and claims failure.
     Stutter,
+    /// It changes nothing, and did not end in time.
+    Hang,
 }
 
 /// The firewall in memory.
@@ -69,6 +72,9 @@ impl Firewall for Memory {
         match fault {
             Some(Fault::Refuse) => return Err(refused("made to fail")),
             Some(Fault::Lie) => return Ok(()),
+            Some(Fault::Hang) => {
+                return Err(Error::TimedOut { command: "memory".into(), after: Duration::from_secs(10) });
+            }
             Some(Fault::Stutter) | None => {}
         }
         for family in Family::BOTH {

@@ -12,9 +12,13 @@ const GET_CHAIN: u16 = 10 << 8 | 4;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
+const CHAIN_POLICY: u16 = 5;
+/// `NFTA_CHAIN_USE`: how many rules it has, for nothing can jump to a chain with a hook.
+const CHAIN_USE: u16 = 6;
 const HOOK_NUMBER: u16 = 1;
 /// `NF_INET_LOCAL_IN`, `linux/netfilter.h`.
 const LOCAL_IN: u32 = 1;
+const NF_ACCEPT: u32 = 1;
 const NFPROTO_INET: u8 = 1;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
@@ -28,6 +32,8 @@ pub struct InputChain {
     pub table: String,
     /// The chain's name.
     pub name: String,
+    /// It has no rules and accepts: it does nothing to any packet. iptables-nft leaves such chains behind.
+    pub is_inert: bool,
 }
 
 impl InputChain {
@@ -65,7 +71,9 @@ fn parse(payload: &[u8]) -> Option<InputChain> {
     if u32::from_be_bytes(hook.try_into().ok()?) != LOCAL_IN {
         return None;
     }
+    let number = |kind| Some(u32::from_be_bytes(find(attributes, kind)?.try_into().ok()?));
+    let is_inert = (number(CHAIN_POLICY), number(CHAIN_USE)) == (Some(NF_ACCEPT), Some(0));
     let text =
         |kind| Some(String::from_utf8_lossy(find(attributes, kind)?).trim_end_matches('\0').to_owned());
-    Some(InputChain { family, table: text(CHAIN_TABLE)?, name: text(CHAIN_NAME)? })
+    Some(InputChain { family, table: text(CHAIN_TABLE)?, name: text(CHAIN_NAME)?, is_inert })
 }

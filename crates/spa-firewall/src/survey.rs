@@ -8,7 +8,7 @@ use spa_proto::Endpoint;
 use crate::ahead::can_accept;
 use crate::driver::Firewall;
 use crate::error::Error;
-use crate::iptables::{Backend, Iptables, Variant, published_ports};
+use crate::iptables::{Backend, Iptables, Variant, printed, published_ports, search_path};
 use crate::kernel::FamilyState;
 use crate::model::{Family, Protection};
 use crate::nft::{InputChain, input_chains};
@@ -148,7 +148,7 @@ fn warning(what: impl Into<String>, remedy: impl Into<String>) -> Finding {
 /// rules are.
 fn other_nft(chains: &[InputChain], ours_is_iptables: bool) -> Vec<Finding> {
     let other = chains.iter().filter(|chain| chain.table != "firewalld" && chain.table != TABLE);
-    let other = other.filter(|chain| !ours_is_iptables || !chain.is_of_iptables());
+    let other = other.filter(|chain| !chain.is_inert && (!ours_is_iptables || !chain.is_of_iptables()));
     let finding = |chain: &InputChain| {
         warning(
             format!(
@@ -170,7 +170,7 @@ fn other_nft(chains: &[InputChain], ours_is_iptables: bool) -> Vec<Finding> {
 
 fn legacy_in_use(path: &str) -> Option<Finding> {
     let program = if path.contains("ip6") { "ip6tables-legacy" } else { "iptables-legacy" };
-    lists_filter(path).then(|| {
+    (lists_filter(path) && !is_inert(program)).then(|| {
         warning(
             format!(
                 "the filter table of {program} is in use beside nf_tables; a grant cannot open what it drops"
@@ -178,6 +178,14 @@ fn legacy_in_use(path: &str) -> Option<Finding> {
             format!("look at \"{program} -S\", and keep all rules in one of the two"),
         )
     })
+}
+
+/// Whether the filter table of a legacy program, which is there, drops nothing that comes in: it has no rule for it, and
+/// accepts. What cannot be read may drop.
+fn is_inert(program: &str) -> bool {
+    let listing = printed(&format!("{program}-save"), &["-t", "filter"], &search_path()).unwrap_or_default();
+    let mut lines = listing.lines();
+    lines.any(|line| line.starts_with(":INPUT ACCEPT ")) && !lines.any(|line| line.starts_with("-A INPUT "))
 }
 
 /// A host rule ahead of our jump that could accept what we drop.
@@ -206,7 +214,7 @@ mod tests {
     use super::*;
 
     fn chain(family: &'static str, table: &str, name: &str) -> InputChain {
-        InputChain { family, table: table.into(), name: name.into() }
+        InputChain { family, table: table.into(), name: name.into(), is_inert: false }
     }
 
     #[test]
@@ -216,6 +224,8 @@ mod tests {
             chain("inet", "spa", "input"),
             chain("inet", "firewalld", "filter_INPUT"),
             chain("inet", "filter", "input"),
+            InputChain { is_inert: true, ..chain("ip6", "filter", "INPUT") },
+            InputChain { is_inert: true, ..chain("inet", "other", "input") },
         ];
         let told = |ours_is_iptables| other_nft(&chains, ours_is_iptables).len();
         assert_eq!((told(true), told(false)), (1, 2));

@@ -386,6 +386,23 @@ fn what_was_written_ahead_is_not_believed() {
     }
 }
 
+/// Whoever waits for a change that hung does not wait for a second one.
+#[test]
+fn what_hung_when_it_was_written_ahead_is_not_tried_again_at_once() {
+    let memory = Arc::new(Mutex::new(Memory::new()));
+    let mut enforcer = Enforcer::new(Box::new(memory.clone()));
+    let mut wanted = simple();
+    enforcer.enforce(&wanted).expect("it is laid");
+    memory.lock().expect("not poisoned").faults = [Some(Fault::Hang)].into();
+    wanted.grants.extend([granted("192.0.2.1")]);
+    assert!(!enforcer.write_ahead(&wanted));
+    let applied = memory.lock().expect("not poisoned").applied;
+    let error = enforcer.enforce(&wanted).expect_err("it hung");
+    assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+    assert_eq!(memory.lock().expect("not poisoned").applied, applied);
+    assert_eq!(enforcer.enforce(&wanted).expect("the next is another").attempts, 1);
+}
+
 /// A change of somebody else that our own next change meets is told, and ours alone are not.
 #[test]
 fn what_others_changed_in_between_is_told() {

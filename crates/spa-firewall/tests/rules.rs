@@ -284,6 +284,25 @@ fn a_chain_of_others_is_told_from_ours() {
     });
 }
 
+/// In one family ours, in the other somebody else's: only ours goes.
+#[test]
+fn a_chain_of_others_in_one_family_outlives_our_removal() {
+    spa_tests::in_namespace(|| {
+        each_variant("a_chain_of_others_in_one_family_outlives_our_removal", |variant, enforcer| {
+            enforcer.enforce(&wanted(protection(&["tcp/22"]), &[])).expect("it is laid");
+            let ip6tables = program(variant).replace("iptables", "ip6tables");
+            spa_tests::sh(&format!("{ip6tables} -F SPA && {ip6tables} -A SPA -p tcp --dport 25 -j ACCEPT"));
+            enforcer.remove_ours().expect("ours is removed");
+            let left = saved(variant);
+            assert_eq!(left.matches("-j SPA").count(), 1, "the jump of IPv6: {left}");
+            assert!(left.contains("-A SPA -p tcp -m tcp --dport 25 -j ACCEPT"), "{left}");
+            spa_tests::sh(&format!("{ip6tables} -F SPA"));
+            enforcer.remove_ours().expect("all is removed");
+            assert!(!saved(variant).contains("SPA"), "{}", saved(variant));
+        });
+    });
+}
+
 #[test]
 fn a_native_nft_table_is_told_from_an_absent_chain() {
     spa_tests::in_namespace(|| {

@@ -67,6 +67,23 @@ fn a_hanging_program_is_killed() {
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
+/// Programs that each end, but late, have one time limit together: whoever waits for a change waits no longer.
+#[test]
+fn a_change_of_many_slow_programs_is_ended_in_time() {
+    let limit = Duration::from_secs(2);
+    let slow = tempfile::tempdir().expect("a directory");
+    let wait = format!("[ ! -e {0} ] || sleep 0.9", slow.path().join("slow").display());
+    let directory = stubs(&format!("{wait}; {EMPTY}"), &format!("cat >/dev/null; {wait}"));
+    let path = vec![directory.path().to_owned()];
+    let mut enforcer =
+        Enforcer::new(Box::new(Iptables::open_in(Variant::System, path, limit).expect("it opens")));
+    std::fs::write(slow.path().join("slow"), "").expect("written");
+    let begun = Instant::now();
+    let error = enforcer.enforce(&wanted(protection(&["tcp/22"]), &[])).expect_err("it takes too long");
+    assert!(matches!(error, Error::TimedOut { after, .. } if after == limit), "{error}");
+    assert!(begun.elapsed() < limit * 2, "{:?}: one limit, not one for each program", begun.elapsed());
+}
+
 #[test]
 fn a_program_killed_by_a_signal_is_a_failure() {
     let error = enforce(EMPTY, "kill -9 $$");

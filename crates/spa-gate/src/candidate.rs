@@ -35,8 +35,9 @@ impl Ciphertext {
 pub struct Candidate {
     /// The client that the hint names.
     pub client: PublicKey,
-    /// Which cloak key it came under: 0 is the newest.
-    pub cloak: u8,
+    /// The cloak key that it came under, as [`CloakKey::id_bytes`](spa_proto::CloakKey::id_bytes) has it. Not its place
+    /// in a list: by the time that the warden reads this, it may go by another.
+    pub cloak: [u8; 4],
     /// `T`, by which the warden tells the verifier the [`Outcome`].
     pub tag: Tag,
     /// `N`.

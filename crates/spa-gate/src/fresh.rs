@@ -57,6 +57,11 @@ impl Window {
         Err(Refusal::stale(seconds as i64 - now.wall_seconds() as i64))
     }
 
+    /// From when on, Unix nanoseconds, a wall clock is right by [`Self::check_clock`].
+    pub(crate) fn clock_right_from(self, recorded_at: u64) -> u64 {
+        recorded_at.saturating_sub(nanos(self.max_age))
+    }
+
     /// The clock rule: a wall clock that is behind the moment of the newest record by more than max-age is wrong, and
     /// nothing is judged.
     pub(crate) fn check_clock(self, now: Now, recorded_at: u64) -> Result<(), Refusal> {

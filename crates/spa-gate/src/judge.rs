@@ -226,6 +226,22 @@ impl Judge {
         self.leases.end(End::Revoked, selector.client.as_ref(), |key, _| selector.fits(key))
     }
 
+    /// Lets these clients in no more, also by knocks that were judged and not granted yet, until the next
+    /// [`Self::reconfigure`]. Returns their leases, which are ended.
+    pub fn shut_out(&mut self, clients: &[PublicKey]) -> Vec<Ended> {
+        for client in clients {
+            self.policy.forget(client);
+        }
+        self.leases.end(End::Policy, None, |_, lease| clients.contains(&lease.owner))
+    }
+
+    /// When everything is refused since the wall clock is behind the record: the moment, Unix nanoseconds, from which on
+    /// it is not.
+    pub fn clock_wrong_until(&self, now: Now) -> Option<u64> {
+        let reached = self.replays.clock_reached();
+        self.window.check_clock(now, reached).err().map(|_| self.window.clock_right_from(reached))
+    }
+
     /// All leases, by client, source and endpoint.
     pub fn leases(&self) -> impl Iterator<Item = (&LeaseKey, &Lease)> {
         self.leases.iter()

@@ -18,6 +18,11 @@ impl Openers {
         Self { openers: openers.into_iter().collect() }
     }
 
+    /// Forgets a client: whatever it sent is not opened any more.
+    pub fn forget(&mut self, client: &PublicKey) {
+        self.openers.remove(client);
+    }
+
     /// Opens a candidate, and says what the verifier is to be told at once, before anything slow is done.
     ///
     /// The refusal is `unknown-client` (removed while the candidate was under way), `not-authentic`, `payload` or

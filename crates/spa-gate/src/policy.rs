@@ -114,6 +114,14 @@ impl Policy {
         self.by_key.get(key).map(|index| &self.settings.clients[*index])
     }
 
+    /// Forgets a client; its name, if this was its key.
+    pub(crate) fn forget(&mut self, key: &PublicKey) -> Option<ClientName> {
+        let index = self.by_key.remove(key)?;
+        let name = self.settings.clients[index].name.clone();
+        self.by_name.remove(&name);
+        Some(name)
+    }
+
     pub(crate) fn client_named(&self, name: &ClientName) -> Option<&ClientPolicy> {
         self.by_name.get(name).map(|index| &self.settings.clients[*index])
     }

@@ -33,7 +33,8 @@ pub struct VerifierSettings {
 /// The verifier half. Memory is fixed by the number of clients; the cost of a packet does not depend on it.
 pub struct Verifier {
     server: SecretKey,
-    cloaks: Vec<Cloak>,
+    /// With what they are called by.
+    cloaks: Vec<([u8; 4], Cloak)>,
     window: Window,
     clients: Clients,
     memo: Memo,
@@ -46,8 +47,9 @@ impl Verifier {
     /// A verifier that has seen nothing.
     pub fn new(settings: VerifierSettings) -> Self {
         let public = settings.server.public_key();
+        let cloak = |key: &CloakKey| (key.id_bytes(), Cloak::new(key, &public));
         Self {
-            cloaks: settings.cloaks.iter().take(MAX_CLOAKS).map(|key| Cloak::new(key, &public)).collect(),
+            cloaks: settings.cloaks.iter().take(MAX_CLOAKS).map(cloak).collect(),
             window: Window::new(settings.max_age),
             clients: Clients::new(settings.clients),
             server: settings.server,
@@ -114,9 +116,9 @@ impl Verifier {
         candidate(key, cloak, &envelope, es, source).ok_or(Reason::Length.into())
     }
 
-    /// The cloak key, by its place, that made the packet, and the packet unmasked.
-    fn uncloak(&self, payload: &[u8]) -> Option<(u8, Envelope)> {
-        (0..).zip(&self.cloaks).find_map(|(place, cloak)| Some((place, cloak.open(payload)?)))
+    /// The cloak key, by its id, that made the packet, and the packet unmasked.
+    fn uncloak(&self, payload: &[u8]) -> Option<([u8; 4], Envelope)> {
+        self.cloaks.iter().find_map(|(id, cloak)| Some((*id, cloak.open(payload)?)))
     }
 
     /// *name* and *pay*, for a packet that the memo does not know.
@@ -154,7 +156,7 @@ impl Verifier {
 /// `None` where the ciphertext does not fit, which the length check rules out.
 fn candidate(
     client: PublicKey,
-    cloak: u8,
+    cloak: [u8; 4],
     envelope: &Envelope,
     es: SharedSecret,
     source: SocketAddr,
@@ -178,6 +180,35 @@ mod tests {
     use spa_proto::{Action, Address, Knock, Psk, Randomness, Requests, Sealer};
 
     use super::*;
+
+    /// A candidate is under way while the warden takes a newer key: it must still name the one that it came under.
+    #[test]
+    fn a_cloak_key_is_named_wherever_it_stands() {
+        let server = SecretKey::from_bytes([1; 32]);
+        let (old, new) = (CloakKey::from_bytes([2; 32]), CloakKey::from_bytes([9; 32]));
+        let (secret, psk) = (SecretKey::from_bytes([3; 32]), Psk::from_bytes([4; 32]));
+        let (public, client) = (server.public_key(), secret.public_key());
+        let sealer = Sealer::new(&secret, &psk, &old, &public).unwrap();
+        for (second, cloaks) in [vec![old.clone()], vec![new, old.clone()]].into_iter().enumerate() {
+            let counter = 1_790_000_000_000_000_000 + second as u64;
+            let knock = Knock {
+                action: Action::Close { requests: Requests::default() },
+                address: Address::Observed,
+                counter,
+            };
+            let random = Randomness { nonce: [6; 12], ephemeral: [7; 32], size: 8 };
+            let mut verifier = Verifier::new(VerifierSettings {
+                server: server.clone(),
+                cloaks,
+                max_age: Duration::from_secs(60),
+                clients: vec![(client, GateKeys::new(&psk, &public, &client))],
+            });
+            let now = Now { wall: counter, boot: Duration::ZERO };
+            let packet = sealer.seal(&knock, &random);
+            let candidate = verifier.verify(now, "192.0.2.8:1".parse().unwrap(), &packet).unwrap();
+            assert_eq!(candidate.cloak, old.id_bytes());
+        }
+    }
 
     #[test]
     fn another_packet_with_a_remembered_tag_does_not_pass() {

@@ -219,6 +219,27 @@ fn a_configuration_between_judgement_and_grant_counts() {
     assert_eq!((refusal.reason(), server.judge.leases().count()), (Reason::NotAllowed, 0));
 }
 
+/// Also by what was judged already; the others are not touched, and the next configuration decides anew.
+#[test]
+fn who_is_shut_out_gets_nothing_more() {
+    let (mut alice, mut bob) = (Client::new(1), Client::new(2));
+    let clients = vec![policy("alice", &alice, &["ssh"]), policy("bob", &bob, &["ssh"])];
+    let mut server = Server::with(&[&alice, &bob], judge_settings(clients.clone()));
+    for client in [&mut alice, &mut bob] {
+        assert!(server.deliver(now_at(0.0), from(HERE), &client.ssh(START)).is_ok());
+    }
+    let judged = server.judge(now_at(0.1), from(THERE), &alice.ssh(START + 1)).unwrap();
+    let ended = server.judge.shut_out(&[alice.key()]);
+    assert_eq!(ended.iter().map(|ended| ended.key.client.as_str()).collect::<Vec<_>>(), ["alice"]);
+    assert_eq!(server.judge.grant(now_at(0.2), judged).unwrap_err().reason(), Reason::UnknownClient);
+    let knock = alice.ssh(START + 2);
+    assert_eq!(server.refusal(now_at(0.2), from(HERE), &knock), Reason::UnknownClient);
+    assert!(server.deliver(now_at(0.2), from(THERE), &bob.ssh(START + 1)).is_ok());
+    assert!(server.judge.shut_out(&[alice.key()]).is_empty(), "twice is once");
+    server.judge.reconfigure(now_at(0.3), judge_settings(clients));
+    assert!(server.deliver(now_at(0.4), from(HERE), &alice.ssh(START + 3)).is_ok());
+}
+
 #[test]
 fn knocks_judged_together_stay_within_the_cap() {
     let mut client = Client::new(1);

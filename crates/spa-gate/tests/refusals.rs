@@ -133,8 +133,10 @@ fn clock_and_counter() {
         Reason::Counter,
         "another packet, same counter"
     );
+    assert_eq!(server.judge.clock_wrong_until(now_at(0.0)), None);
     server.judge.restore_clock(START + 60 * SECOND + 1);
     assert_eq!(server.refusal(now_at(0.0), from(HERE), &other), Reason::Clock);
+    assert_eq!(server.judge.clock_wrong_until(now_at(0.0)), Some(START + 1));
 }
 
 #[test]

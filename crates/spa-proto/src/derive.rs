@@ -47,8 +47,13 @@ impl Cloak {
 impl CloakKey {
     /// What people call this key by: 8 hexadecimal digits that give nothing of it away.
     pub fn id(&self) -> String {
-        let hash = keyed_hash(self.expose(), &[b"spa-v1-cloak-id-"]);
-        hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+        self.id_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The bytes of [`Self::id`].
+    pub fn id_bytes(&self) -> [u8; 4] {
+        let [a, b, c, d, ..] = *keyed_hash(self.expose(), &[b"spa-v1-cloak-id-"]);
+        [a, b, c, d]
     }
 }
 

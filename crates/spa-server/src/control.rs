@@ -40,6 +40,14 @@ pub enum Request {
         #[serde(default)]
         cut: bool,
     },
+    /// Let a client in no more, and close what is open for it, until the next reload that succeeds.
+    #[serde(rename = "shut-out")]
+    ShutOut {
+        /// Whoever goes by this name,
+        client: String,
+        /// and whoever has this public key.
+        key: Option<String>,
+    },
     /// Read the configuration anew.
     Reload,
     /// Keep what `run --confirm` laid.
@@ -83,6 +91,41 @@ pub struct GrantView {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
+}
+
+/// What `shut-out` did.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ShutOutView {
+    /// Whom the daemon let in until then, and does no more.
+    pub clients: Vec<String>,
+    /// How many grants were closed.
+    pub closed: usize,
+    /// Why their rules may still stand, if so; it is tried again.
+    pub trouble: Option<String>,
+}
+
+/// Why every packet is refused, as `status` prints it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusing {
+    /// Until this moment, UTC, RFC 3339, by this machine's clock.
+    pub until: String,
+    /// For people.
+    pub why: String,
+}
+
+impl Refusing {
+    /// No record says what was accepted before.
+    pub const RECORD: &str =
+        "the replay record was lost or recovered, so whatever was made before then may be a copy";
+    /// Time has gone backwards.
+    pub const CLOCK: &str = "this machine's clock is behind the newest entry of the replay record; set it right, or, if it \
+                             is right now, run spa-server recover";
+}
+
+impl std::fmt::Display for Refusing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "packets are refused until {}: {}", self.until, self.why)
+    }
 }
 
 /// What `revoke --cut` did, as it prints it.

@@ -136,7 +136,8 @@ pub fn refuse_chain_of_others(enforcer: &mut Enforcer, config: &Config) -> Outco
 }
 
 /// Backends other than the one in use (by its driver's name) that still hold rules of ours, from before `backend` or
-/// `iptables` was changed in the configuration. Their drops would outlive every grant.
+/// `iptables` was changed in the configuration. Their drops would outlive every grant. What writes for them holds
+/// `lock`, as for [`open`]; only who changes nothing needs none.
 pub fn left_behind(in_use: &str, lock: Option<&Lock>) -> Vec<Enforcer> {
     let open = |holder| -> Option<Box<dyn Firewall>> {
         Some(match (holder, lock) {
@@ -159,8 +160,8 @@ pub fn left_behind(in_use: &str, lock: Option<&Lock>) -> Vec<Enforcer> {
 pub fn retire_others(in_use: &str, lock: Option<&Lock>) {
     for mut enforcer in left_behind(in_use, lock) {
         let name = enforcer.name();
-        match enforcer.remove_all() {
-            Ok(_) => tracing::warn!(
+        match enforcer.remove_ours() {
+            Ok(()) => tracing::warn!(
                 "{in_use} protects now; the rules that {name} had from an earlier configuration are removed"
             ),
             Err(error) => tracing::error!(

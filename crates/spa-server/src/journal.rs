@@ -79,6 +79,11 @@ impl Content {
         of(key).max(of(&EVERYONE))
     }
 
+    /// The floor of all, Unix nanoseconds: no packet made before it is accepted, whoever made it. 0 for none.
+    pub fn floor_of_all(&self) -> u64 {
+        self.newest.get(&EVERYONE).copied().unwrap_or(0)
+    }
+
     /// The greatest counter recorded of this very client, Unix nanoseconds.
     pub fn newest(&self, key: &[u8; 32]) -> Option<u64> {
         self.newest.get(key).copied()
@@ -105,6 +110,8 @@ pub struct Journal {
     /// Where the next frame goes: everything before it is good and synced.
     end: u64,
     content: Content,
+    /// Its last frame was torn when it was opened, and cut off.
+    torn: bool,
 }
 
 impl Journal {
@@ -196,9 +203,9 @@ impl Journal {
         let (mut content, end) = read(path, &bytes)?;
         if end < bytes.len() {
             content.note(EVERYONE, start);
-            return Self::write_anew(path, content);
+            return Self::write_anew(path, content).map(|journal| Self { torn: true, ..journal });
         }
-        Ok(Self { path: path.to_owned(), file, end: end as u64, content })
+        Ok(Self { path: path.to_owned(), file, end: end as u64, content, torn: false })
     }
 
     fn write_anew(path: &Path, content: Content) -> Result<Self, JournalError> {
@@ -218,7 +225,7 @@ impl Journal {
             .and_then(|()| std::fs::rename(&temporary, path))
             .and_then(|()| files::sync_directory(files::directory_of(path)))
             .map_err(failed)?;
-        Ok(Self { path: path.to_owned(), file, end: bytes.len() as u64, content })
+        Ok(Self { path: path.to_owned(), file, end: bytes.len() as u64, content, torn: false })
     }
 
     /// Appends the counters of one group of knocks, and what the wall clock had reached (Unix nanoseconds), and returns when they are on the disk.
@@ -267,6 +274,11 @@ impl Journal {
             *self = Self::write_anew(&self.path, self.content.clone())?;
         }
         Ok(())
+    }
+
+    /// Whether the last frame was torn when this was opened: then the floor of all has been raised.
+    pub fn was_torn(&self) -> bool {
+        self.torn
     }
 
     /// What the record says.
@@ -404,8 +416,11 @@ mod tests {
         let whole = std::fs::read(path).unwrap();
         let check = |torn: &[u8]| {
             std::fs::write(path, torn).unwrap();
-            assert_eq!(Journal::open(path, NOW).unwrap().content().floor(&A), NOW);
+            let mended = Journal::open(path, NOW).unwrap();
+            assert!(mended.was_torn() && mended.content().floor(&A) == NOW);
+            assert_eq!(mended.content().floor_of_all(), NOW);
             let again = Journal::open(path, 0).unwrap();
+            assert!(!again.was_torn(), "it is told once");
             assert_eq!((again.content().floor(&A), again.content().floor(&B)), (NOW, NOW), "it is mended");
         };
         for length in good + 1..whole.len() {

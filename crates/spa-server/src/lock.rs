@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
@@ -15,8 +16,9 @@ const NAME: &str = "lock";
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Held until it is dropped, or the process ends, however it ends; and until every process has ended that was given a
-/// copy.
-pub struct Lock(File);
+/// copy. Its clones are the same lock.
+#[derive(Clone, Debug)]
+pub struct Lock(Arc<File>);
 
 impl Lock {
     /// A copy for processes that write for this one.
@@ -85,7 +87,7 @@ pub fn exclusive(state_dir: &Path) -> Outcome<Lock> {
         locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
     }
     match locked {
-        Ok(()) => Ok(Lock(File::from(file))),
+        Ok(()) => Ok(Lock(Arc::new(File::from(file)))),
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let what = format_args!("another spa-server runs with {}", state_dir.display());
             Err(Failure::new(Exit::Unavailable, what).hint("stop it first (systemctl stop spa-server)"))

@@ -109,6 +109,66 @@ fn a_disabled_client_is_shut_out_until_it_is_enabled() {
     });
 }
 
+/// To take a right away needs nothing else to be right: not another client's file, not server.toml, and no reload.
+#[test]
+fn a_client_is_shut_out_though_the_reload_is_refused() {
+    in_namespace(|| {
+        let mut scene = scene();
+        let host = scene.address.to_string();
+        let client = scene.topology.client.clone();
+        let good = fs::read_to_string(scene.server.config()).unwrap();
+        let bob = scene.server.file("clients.d/bob.toml");
+        scene.server.enrol("bob", "ssh", &host, &[]);
+        let good_bob = fs::read_to_string(&bob).unwrap();
+        let path = scene.server.file("clients.d/alice.toml");
+        let alices = fs::read_to_string(&path).unwrap();
+        type Breaking<'a> = (&'a str, &'a dyn Fn());
+        let breakings: [Breaking<'_>; 4] = [
+            ("another client's file", &|| write_private(&bob, "name = \"bob\"\nallow = 7\n")),
+            ("the backend edited", &|| {
+                let edited = good.replace("[firewall]\n", "[firewall]\nmark = \"0x40000000\"\n");
+                write_private(
+                    &scene.server.config(),
+                    edited.replace("iptables = \"nft\"", "backend = \"nftables\""),
+                );
+            }),
+            ("server.toml broken", &|| write_private(&scene.server.config(), format!("{good}\nnonsense\n"))),
+            ("its own file broken", &|| write_private(&path, "name = \"alice\"\nallow = 7\n")),
+        ];
+        for (what, breaks) in breakings {
+            scene.alice.must(&["open", "ssh", "--wait"]);
+            breaks();
+            let before = scene.server.refused("name");
+            // What is disabled cannot be written where the file is broken; what is removed is gone.
+            let command = if what == "its own file broken" { "remove" } else { "disable" };
+            let output = scene.server.call(&["client", command, "alice"]);
+            let said = said(&output);
+            assert!(output.status.success(), "{what}: {said}");
+            assert!(said.contains("lets alice in no more (1 grants closed)"), "{what}: {said}");
+            assert_eq!(scene.look(&client, 22), Probe::Silent, "{what}: its grant ends at once");
+            scene.alice.open("ssh");
+            eventually(format_args!("{what}: it is refused"), PATIENCE, || {
+                scene.server.refused("name") == before + 1
+            });
+            if command == "disable" {
+                assert!(said.contains("stays shut out all the same"), "{what}: {said}");
+                assert_eq!(scene.server.status()["shut-out"], serde_json::json!(["alice"]), "{what}");
+                assert!(scene.server.must(&["status"]).contains("shut out   alice, until"));
+                refused(&scene.server.call(&["reload"]), 78, &[]);
+                assert!(scene.server.grants().is_empty(), "{what}: a refused reload lets nobody in");
+            }
+            write_private(&scene.server.config(), &good);
+            write_private(&bob, &good_bob);
+            write_private(&path, &alices);
+            if command == "remove" {
+                return;
+            }
+            scene.server.must(&["reload"]);
+            assert_eq!(scene.server.status()["shut-out"], serde_json::json!([]));
+        }
+    });
+}
+
 #[test]
 fn an_update_is_for_the_entry_of_its_server() {
     in_namespace(|| {

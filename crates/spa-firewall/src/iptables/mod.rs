@@ -26,7 +26,7 @@ pub use self::writer::start_alone;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::programs::Programs;
 use self::writer::Writer;
@@ -41,7 +41,8 @@ use crate::plan::{FamilyPlan, Plan};
 pub const CHAIN: &str = "SPA";
 /// How long to wait for others to let go of the xtables lock, in seconds. The nft variant has no lock.
 pub const LOCK_WAIT: u32 = 5;
-/// How long a program may take, the wait for the lock included, before it is killed.
+/// How long a change may take, with all the programs that are run for it, and a look: what runs then is killed. The wait
+/// for the lock is included.
 pub const TIME_LIMIT: Duration = Duration::from_secs(10);
 /// Exists if and only if the running kernel has IPv6 in this network namespace.
 const IPV6_WITNESS: &str = "/proc/net/if_inet6";
@@ -91,6 +92,8 @@ pub struct Iptables {
     v6: Option<Side>,
     backend: Backend,
     time_limit: Duration,
+    /// The end of the time limit of what is being done.
+    deadline: Option<Instant>,
     authors: Authors,
     /// What every process that can write holds.
     lock: Option<Arc<OwnedFd>>,
@@ -120,7 +123,7 @@ impl Iptables {
         Self::open_in(variant, programs::search_path(), TIME_LIMIT)
     }
 
-    /// As [`Self::open`], with the directories to search, in order, and the time that each program may take.
+    /// As [`Self::open`], with the directories to search, in order, and the time that a change may take.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -128,11 +131,14 @@ impl Iptables {
         let authors = Authors::default();
         let v4 = Side::new(Programs::find(variant, Family::V4, &path)?, &authors, None);
         let backend = Backend::Legacy; // until it is known
-        let mut driver = Self { variant, path, v4, v6: None, backend, time_limit, authors, lock: None };
+        let deadline = Some(Instant::now() + time_limit);
+        let mut driver =
+            Self { variant, path, v4, v6: None, backend, time_limit, deadline, authors, lock: None };
         driver.backend = driver.save(Family::V4)?.1;
         driver
             .read_family(Family::V6)
             .map_err(|source| Error::NoFamily { family: Family::V6, source: Box::new(source) })?;
+        driver.deadline = None;
         Ok(driver)
     }
 
@@ -166,12 +172,13 @@ impl Iptables {
         if !Path::new(witness).exists() || (self.backend == Backend::Legacy && !made()) {
             return Ok(None);
         }
-        let limit = self.time_limit;
+        let left = self.left();
         let program = &self.side(family)?.save;
         let args = ["-t", "nat"];
-        let output = run::run(program, &args, None, limit)?;
+        let command = run::describe(program, &args);
+        let output = run::run(program, &args, None, left).map_err(|error| self.in_all(error))?;
         if !output.success {
-            return Err(failure::classify(run::describe(program, &args), &output, family));
+            return Err(failure::classify(command, &output, family));
         }
         Ok(Some(output.stdout))
     }
@@ -192,19 +199,33 @@ impl Iptables {
         }
     }
 
+    /// What is left of the time.
+    fn left(&self) -> Duration {
+        self.deadline.map_or(self.time_limit, |end| end.saturating_duration_since(Instant::now()))
+    }
+
+    /// Of a program that had only what others left of the time, the whole of it is told.
+    fn in_all(&self, error: Error) -> Error {
+        match error {
+            Error::TimedOut { command, .. } => Error::TimedOut { command, after: self.time_limit },
+            other => other,
+        }
+    }
+
     fn commit(&mut self, family: Family, plan: &FamilyPlan) -> Result<(), Error> {
-        let limit = self.time_limit;
+        let left = self.left();
         let writer = &mut self.side(family)?.writer;
-        let output = writer.write(&commit(plan), limit)?;
-        if output.success { Ok(()) } else { Err(failure::classify(writer.describe(), &output, family)) }
+        let command = writer.describe();
+        let output = writer.write(&commit(plan), left).map_err(|error| self.in_all(error))?;
+        if output.success { Ok(()) } else { Err(failure::classify(command, &output, family)) }
     }
 
     fn save(&mut self, family: Family) -> Result<(FamilyState, Backend), Error> {
-        let limit = self.time_limit;
+        let left = self.left();
         let program = &self.side(family)?.save;
         let args = ["-c", "-t", "filter"];
         let command = run::describe(program, &args);
-        let output = run::run(program, &args, None, limit)?;
+        let output = run::run(program, &args, None, left).map_err(|error| self.in_all(error))?;
         if !output.success {
             return Err(failure::classify(command, &output, family));
         }
@@ -236,6 +257,18 @@ impl Firewall for Iptables {
 
     fn authors(&self) -> Authors {
         self.authors.clone()
+    }
+
+    fn begin(&mut self) {
+        self.deadline = Some(Instant::now() + self.time_limit);
+    }
+
+    fn end(&mut self) {
+        self.deadline = None;
+    }
+
+    fn uses_xtables_lock(&self) -> bool {
+        self.backend == Backend::Legacy
     }
 
     fn apply(&mut self, plan: &Plan) -> Result<(), Error> {

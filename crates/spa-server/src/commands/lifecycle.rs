@@ -120,7 +120,7 @@ pub fn unprotect(path: &Path) -> Outcome {
         failures.extend(enforcer.remove_from(&own).err());
     }
     for mut other in firewall::left_behind(&enforcer.name(), lock.as_ref()) {
-        failures.extend(other.remove_all().err());
+        failures.extend(other.remove_ours().err());
     }
     if failures.is_empty() {
         firewall::forget_choice(&config)?;

@@ -3,7 +3,7 @@
 use super::{print, print_json};
 use crate::cli::Revoke;
 use crate::config::Config;
-use crate::control::{CutView, GrantView, Request, ask};
+use crate::control::{CutView, GrantView, Refusing, Request, ask};
 use crate::error::{Exit, Failure, Outcome};
 use crate::log::say;
 
@@ -96,6 +96,9 @@ pub fn status(config: &Config, as_json: bool) -> Outcome {
     for trouble in answer["trouble"].as_array().into_iter().flatten() {
         print(&format!("trouble    {}", trouble.as_str().unwrap_or_default()))?;
     }
+    if let Some(refusing) = read::<Option<Refusing>>(&answer["refusing"])? {
+        print(&format!("trouble    {refusing}"))?;
+    }
     match answer["firewall-chosen"].as_str() {
         Some(why) => print(&format!("firewall   {} (auto: {why})", text("firewall")))?,
         None => print(&format!("firewall   {}", text("firewall")))?,
@@ -108,6 +111,10 @@ pub fn status(config: &Config, as_json: bool) -> Outcome {
         ))?;
     }
     print(&format!("clients    {}", text("clients")))?;
+    let shut_out: Vec<String> = read(&answer["shut-out"]).unwrap_or_default(); // a daemon from before an upgrade
+    if !shut_out.is_empty() {
+        print(&format!("shut out   {}, until the next reload that succeeds", shut_out.join(", ")))?;
+    }
     let cloaks = answer["cloaks"].as_array().into_iter().flatten();
     let cloaks = cloaks.map(|cloak| {
         format!("{} last used by {}", cloak["id"].as_str().unwrap_or_default(), cloak["clients"])

@@ -182,7 +182,7 @@ fn encode_candidate(handover: &Handover) -> Bytes {
     let mut writer = Writer::new(CANDIDATE);
     writer
         .put(candidate.client.as_bytes())
-        .put(&[candidate.cloak])
+        .put(&candidate.cloak)
         .put(&candidate.tag)
         .put(&candidate.nonce)
         .put(&candidate.time.to_be_bytes())
@@ -198,8 +198,7 @@ fn encode_candidate(handover: &Handover) -> Bytes {
 
 fn decode_candidate(reader: &mut Reader<'_>) -> Result<Handover, Malformed> {
     let client = reader.public_key()?;
-    let [cloak] = reader.take()?;
-    let (tag, nonce) = (reader.take()?, reader.take()?);
+    let (cloak, tag, nonce) = (reader.take()?, reader.take()?, reader.take()?);
     let time = reader.take().map(u32::from_be_bytes)?;
     let (hint, ephemeral) = (reader.take()?, reader.take()?);
     let es = SharedSecret::from_bytes(reader.take()?);
@@ -315,7 +314,7 @@ mod tests {
         Handover {
             candidate: Candidate {
                 client: SecretKey::from_bytes([1; 32]).public_key(),
-                cloak: 3,
+                cloak: [9; 4],
                 tag: [2; 16],
                 nonce: [3; 12],
                 time: 4,
@@ -340,7 +339,7 @@ mod tests {
             let FromVerifier::Candidate(read) = FromVerifier::decode(&*message.encode()).unwrap() else {
                 panic!()
             };
-            assert_eq!(read.candidate.ciphertext.as_slice().len(), length);
+            assert_eq!((read.candidate.ciphertext.as_slice().len(), read.candidate.cloak), (length, [9; 4]));
             assert_eq!(encode_candidate(&read), message.encode());
         }
         let cloaks = vec![CloakKey::from_bytes([1; 32]); MAX_CLOAKS];

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant, SystemTime};
 
 use spa_firewall::{Authors, Enforcer, GrantKey, Lifetime, Plan, Wanted};
@@ -13,23 +13,23 @@ use spa_proto::{ClientName, Knock, PublicKey};
 use tokio::sync::{oneshot, watch};
 
 use super::changes::Culprits;
+use super::inbox::{Inbox, Notices, ShutOut};
 use super::record::Record;
 use super::settings::Settings;
 use super::{bounds::PerMinute, events, provisional::Provisional};
 use crate::cloak_use::{self, CloakUse};
 use crate::clock;
 use crate::config::Config;
-use crate::control::{CutView, GrantView};
+use crate::control::{CutView, GrantView, Refusing};
 use crate::error::Outcome;
 use crate::firewall;
+use crate::lock::Lock;
 
 mod enforcement;
 mod orders;
 
 pub use self::enforcement::{keep_connections, standing};
 
-/// Commands that wait for the engine. Only authenticated knocks and root fill it; more knocks are refused.
-pub const QUEUE: usize = 1_024;
 /// Knocks that one write to the record and one change of the firewall take together.
 const GROUP: usize = 64;
 /// The host's own addresses are looked up again before a knock when they are older than this.
@@ -70,10 +70,8 @@ pub enum Command {
     Knock(Box<Arrival>),
     /// The moment of [`Published::wake`] has come.
     Wake,
-    /// The wall clock was set.
-    ClockSet,
-    /// Somebody changed the firewall, perhaps this engine.
-    Look(Culprits),
+    /// There are [`Notices`].
+    Noticed,
     /// Take new settings.
     Reload(Box<EngineSettings>, oneshot::Sender<Outcome>),
     /// Close what the selector picks.
@@ -125,6 +123,8 @@ pub struct EngineStatus {
     pub driver: String,
     /// What is wrong, if anything.
     pub trouble: Vec<String>,
+    /// Why every packet is refused, if that is so.
+    pub refusing: Option<Refusing>,
     /// Knocks that went to an address of another host.
     pub misdirected: u64,
     /// Knocks that could not be recorded.
@@ -150,12 +150,14 @@ enum News {
 }
 
 /// How the daemon was started.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Go back to the previous state unless confirmed in this time.
     pub confirm: Option<Duration>,
     /// Change no rule and record nothing.
     pub dry_run: bool,
+    /// Held by whatever changes the firewall for us.
+    pub lock: Option<Lock>,
 }
 
 /// Replay, policy, record and firewall.
@@ -173,6 +175,8 @@ pub struct Engine {
     /// Why the firewall is not as wanted, if it is not.
     degraded: Option<String>,
     retry_at: Option<Duration>,
+    /// The firewall's programs hang. Until this moment, boot-time clock, nobody tries again.
+    hangs_until: Option<Duration>,
     /// During a fight: when it is looked at again, boot-time clock.
     pause_until: Option<Duration>,
     repairs: PerMinute<MAX_REPAIRS>,
@@ -188,6 +192,7 @@ pub struct Engine {
     addresses: Vec<IpAddr>,
     addresses_read: Option<Instant>,
     dry_run: bool,
+    lock: Option<Lock>,
     cloak_use: CloakUse,
     published: watch::Sender<Published>,
 }
@@ -204,7 +209,7 @@ impl Engine {
         options: Options,
         published: watch::Sender<Published>,
     ) -> Outcome<Self> {
-        let dry_run = options.dry_run;
+        let Options { confirm, dry_run, lock } = options;
         let names = settings.names();
         let EngineSettings { config, judge } = settings;
         let mut judge = Judge::new(judge);
@@ -215,7 +220,7 @@ impl Engine {
         let found = enforcer.adopt().map_err(events::firewall_failure)?;
         let before = standing(&mut enforcer, &config.state_dir, &found)?;
         let kept = before.as_ref().map_or_else(BTreeSet::new, |protection| protection.services.clone());
-        let provisional = options.confirm.map(|within| Provisional::new(within, before));
+        let provisional = confirm.map(|within| Provisional::new(within, before));
         let cloak_use = CloakUse::open((!dry_run).then(|| config.state_dir.join(cloak_use::FILE)));
         let mut engine = Self {
             cloak_use,
@@ -230,6 +235,7 @@ impl Engine {
             counters: Counters::default(),
             degraded: None,
             retry_at: None,
+            hangs_until: None,
             pause_until: None,
             repairs: PerMinute::default(),
             jump_moves: PerMinute::default(),
@@ -241,6 +247,7 @@ impl Engine {
             addresses: Vec::new(),
             addresses_read: None,
             dry_run,
+            lock,
             published,
         };
         engine.refresh_addresses();
@@ -255,6 +262,9 @@ impl Engine {
         }
         engine.enforcer.enforce(&engine.wanted).map_err(events::firewall_failure)?;
         engine.enforcer.prepare();
+        if let Some(refusing) = engine.refusing() {
+            events::refusing(&refusing);
+        }
         if engine.provisional.is_none() {
             engine.keep_as_last_good();
             engine.retire_others();
@@ -266,6 +276,11 @@ impl Engine {
     /// Who changes the firewall for us.
     pub fn authors(&self) -> Authors {
         self.enforcer.authors()
+    }
+
+    /// Whether each change of the firewall takes the lock of iptables-legacy.
+    pub fn uses_xtables_lock(&self) -> bool {
+        self.enforcer.uses_xtables_lock()
     }
 
     /// Takes over the grants that stand in the kernel and that policy still allows; the others go with the next write.
@@ -289,12 +304,14 @@ impl Engine {
     }
 
     /// Takes commands until told to stop, or until the confirmation has not come in time.
-    pub fn run(mut self, commands: &Receiver<Command>) {
+    pub fn run(mut self, inbox: &Inbox) {
         let mut next = None;
-        while let Some(command) = next.take().or_else(|| self.await_command(commands)) {
+        while let Some(command) = next.take().or_else(|| self.await_command(inbox)) {
+            self.heed(inbox.notices());
             match command {
-                Command::Knock(first) => next = self.knocks(*first, commands),
+                Command::Knock(first) => next = self.knocks(*first, inbox),
                 Command::Wake => self.wake(),
+                Command::Noticed => {} // just heeded
                 // Who stops what nobody has confirmed wants it gone.
                 Command::Stop => {
                     self.settle();
@@ -316,9 +333,9 @@ impl Engine {
     }
 
     /// The next command. What was written is read back while there is none, or when it has to be.
-    fn await_command(&mut self, commands: &Receiver<Command>) -> Option<Command> {
+    fn await_command(&mut self, inbox: &Inbox) -> Option<Command> {
         if self.ahead_since.is_some_and(|since| since.elapsed() < READ_BACK_WITHIN)
-            && let Ok(command) = commands.try_recv()
+            && let Ok(command) = inbox.poll()
         {
             return Some(command);
         }
@@ -326,14 +343,29 @@ impl Engine {
         self.record.tidy();
         self.enforcer.prepare();
         self.publish();
-        commands.recv().ok()
+        inbox.wait()
+    }
+
+    /// What nobody waits for an answer to, and must not be lost.
+    fn heed(&mut self, notices: Notices) {
+        let Notices { shut_out, clock_set, changed } = notices;
+        for ShutOut { keys, reply } in shut_out {
+            let _ = reply.send(self.shut_out(&keys)); // who asked may have gone
+        }
+        if clock_set || changed.is_some() {
+            self.settle();
+        }
+        if clock_set {
+            self.clock_set();
+        }
+        if let Some(culprits) = changed {
+            self.look(&culprits);
+        }
     }
 
     fn follow(&mut self, command: Command) {
         match command {
-            Command::Knock(_) | Command::Wake | Command::Stop => {} // taken by `run`
-            Command::ClockSet => self.clock_set(),
-            Command::Look(culprits) => self.look(&culprits),
+            Command::Knock(_) | Command::Wake | Command::Noticed | Command::Stop => {} // taken by `run`
             Command::Reload(settings, reply) => {
                 let _ = reply.send(self.reload(*settings)); // who asked may have gone
             }
@@ -357,7 +389,7 @@ impl Engine {
 
     /// Carries out a knock and those that wait behind it, with one write to the record and one change of the firewall,
     /// which is read back later. Returns the command that came after them.
-    fn knocks(&mut self, first: Arrival, commands: &Receiver<Command>) -> Option<Command> {
+    fn knocks(&mut self, first: Arrival, inbox: &Inbox) -> Option<Command> {
         self.refresh_addresses();
         let now = clock::now();
         let mut accepted = Vec::new();
@@ -370,7 +402,7 @@ impl Engine {
             }
             taken += 1;
             if taken < GROUP {
-                match commands.try_recv() {
+                match inbox.poll() {
                     Ok(Command::Knock(more)) => next = Some(*more),
                     Ok(other) => after = Some(other),
                     Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
@@ -505,10 +537,10 @@ impl Engine {
     }
 }
 
-/// The commands' end of the engine.
-pub type Sender = SyncSender<Command>;
-
 fn unix_nanos(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

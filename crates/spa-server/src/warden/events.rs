@@ -9,9 +9,11 @@ use spa_firewall::conntrack::Adopted;
 use spa_firewall::survey::{Finding, Severity};
 use spa_firewall::{Choice, Cut, Opening, Plan, Report};
 use spa_gate::{Change, End, Ended, Lease, LeaseKey, Now, Reason, Refusal};
+use spa_proto::ClientName;
 use tracing::{error, info, warn};
 
 use super::changes::Culprits;
+use crate::control::Refusing;
 use crate::error::{Exit, Failure};
 use crate::link::{Confinement, Counts};
 
@@ -246,6 +248,16 @@ fn error_exit(error: &spa_firewall::Error) -> Exit {
         spa_firewall::Error::NotPermitted { .. } => Exit::NotPermitted,
         _ => Exit::System,
     }
+}
+
+/// Whoever removed or disabled a client said so.
+pub fn shut_out(client: &ClientName) {
+    info!(%client, "shut out: it is let in no more");
+}
+
+/// Nobody can open anything for a while.
+pub fn refusing(refusing: &Refusing) {
+    warn!("{refusing}");
 }
 
 /// A revocation that did not reach the firewall.

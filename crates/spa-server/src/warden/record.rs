@@ -38,6 +38,12 @@ impl Record {
     /// Where it cannot be read or is damaged.
     pub fn open(path: &Path, start: u64) -> Outcome<Self> {
         let journal = Journal::open(path, start).map_err(failure)?;
+        if journal.was_torn() {
+            tracing::warn!(
+                "the last entry of the replay record was torn, as by a power cut, and is cut off: whatever was made \
+                 before now is refused, since it may have been that packet; nothing was opened by it"
+            );
+        }
         Ok(Self { journal: Some(journal), broken: None })
     }
 
@@ -66,6 +72,11 @@ impl Record {
     /// What the wall clock had reached by the newest record, Unix nanoseconds; 0 where that is not known.
     pub fn clock(&self) -> u64 {
         self.journal.as_ref().map_or(0, |journal| journal.content().clock())
+    }
+
+    /// The moment, Unix nanoseconds, before which no packet may have been made, whoever made it; 0 for none.
+    pub fn floor_of_all(&self) -> u64 {
+        self.journal.as_ref().map_or(0, |journal| journal.content().floor_of_all())
     }
 
     /// The clients that a knock of their own was recorded of.

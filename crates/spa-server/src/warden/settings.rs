@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use spa_gate::{JudgeSettings, Openers};
-use spa_proto::{CloakKey, GateKeys, Opener, PublicKey, SecretKey};
+use spa_gate::{ClientPolicy, JudgeSettings, Openers};
+use spa_proto::{ClientName, CloakKey, GateKeys, Opener, PublicKey, SecretKey};
 
 use crate::config::Config;
 use crate::error::{Exit, Failure, Outcome};
@@ -19,8 +19,8 @@ pub struct Settings {
     pub openers: Openers,
     /// For the judge.
     pub judge: JudgeSettings,
-    /// What the live cloak keys are called by, newest first.
-    pub cloak_ids: Vec<Arc<str>>,
+    /// What the live cloak keys are called by, in bytes and in text, newest first.
+    pub cloak_ids: Vec<([u8; 4], Arc<str>)>,
 }
 
 /// What the verifier is told.
@@ -67,7 +67,7 @@ impl Settings {
                 max_grants: config.max_grants,
                 clients: clients.iter().map(|client| client.policy.clone()).collect(),
             },
-            cloak_ids: keys.cloaks.iter().map(|cloak| cloak.id().into()).collect(),
+            cloak_ids: keys.cloaks.iter().map(|cloak| (cloak.id_bytes(), cloak.id().into())).collect(),
             verifier: VerifierSettings {
                 server: keys.secret,
                 cloaks: keys.cloaks,
@@ -77,5 +77,22 @@ impl Settings {
             openers: Openers::new(openers),
             config,
         })
+    }
+
+    /// The live cloak key that the verifier names; `None` where it was retired since, or the verifier lies.
+    pub fn cloak(&self, id: [u8; 4]) -> Option<Arc<str>> {
+        self.cloak_ids.iter().find(|(known, _)| *known == id).map(|(_, text)| Arc::clone(text))
+    }
+
+    /// Forgets the clients that go by this name or have this key. Returns their names and keys.
+    pub fn shut_out(&mut self, name: &ClientName, key: Option<&PublicKey>) -> Vec<(ClientName, PublicKey)> {
+        let is_meant = |client: &ClientPolicy| client.name == *name || Some(&client.key) == key;
+        let clients = self.judge.clients.extract_if(.., |client| is_meant(client));
+        let out: Vec<_> = clients.map(|client| (client.name, client.key)).collect();
+        for (_, key) in &out {
+            self.openers.forget(key);
+        }
+        self.verifier.clients.retain(|(client, _)| !out.iter().any(|(_, key)| key == client));
+        out
     }
 }

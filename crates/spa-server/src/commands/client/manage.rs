@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use spa_proto::{ClientName, ServiceName};
 
-use super::{Edit, Fresh, Handover, Known, check_host, psk_path, shut_out};
+use super::{Edit, Fresh, Handover, Known, check_host, psk_path, settle, shut_out};
 use crate::cli::{ClientInvite, ClientRotate};
 use crate::commands::reload_if_running;
 use crate::config::{Client, Config};
@@ -15,22 +15,25 @@ use crate::log::say;
 /// Removes a client.
 pub fn remove(config: &Config, name: &ClientName) -> Outcome {
     let toml = config.client_path(name);
-    if !toml.exists() {
+    // What cannot be read is removed all the same: perhaps that is why.
+    let client = config.client_named(name).ok();
+    let told = shut_out(config, name, client.as_ref().map(|client| &client.policy.key));
+    if !toml.exists() && !told.was_let_in {
+        told.complete?;
         let what = format_args!("there is no client {name} in {}", config.clients_dir.display());
         return Err(Failure::new(Exit::NoInput, what).hint("spa-server client list"));
     }
-    // What cannot be read is removed all the same: perhaps that is why.
-    let psk = config.client_named(name).map(|client| client.psk_path);
     // The enrolment goes first: a psk alone lets nobody in.
     remove_file(&toml)?;
     for path in [psk_path(config, name), spare_psk_path(config, name)]
         .into_iter()
-        .chain(psk.ok().filter(|path| is_ours(config, path)))
+        .chain(client.map(|client| client.psk_path).filter(|path| is_ours(config, path)))
     {
         remove_file(&path)?;
     }
     say!("removed {name}");
-    shut_out(config, name)
+    settle(config, name);
+    told.complete
 }
 
 /// A psk file of a place of its own is the administrator's.
@@ -49,16 +52,29 @@ fn remove_file(path: &Path) -> Outcome {
 
 /// Lets a client in no more; what it has open ends.
 pub fn disable(config: &Config, name: &ClientName) -> Outcome {
-    let client = config.client_named(name)?;
+    let client = config.client_named(name);
+    let told = shut_out(config, name, client.as_ref().ok().map(|client| &client.policy.key));
+    write_disabled(client, name).map_err(|failure| match told.was_let_in {
+        true => Failure::new(failure.exit, failure).hint(format_args!(
+            "the daemon shuts {name} out until its next reload or start; that it stays so: spa-server client remove {name}"
+        )),
+        false => failure,
+    })?;
+    settle(config, name);
+    told.complete
+}
+
+fn write_disabled(client: Outcome<Client>, name: &ClientName) -> Outcome {
+    let client = client?;
     if client.disabled {
         say!("{name} is disabled already");
-        return shut_out(config, name);
+        return Ok(());
     }
     let mut edit = Edit::of(&client)?;
     edit.set("disabled", true);
     edit.write()?;
     say!("disabled {name}; spa-server client enable {name} lets it in again");
-    shut_out(config, name)
+    Ok(())
 }
 
 /// Lets a client in again that was disabled, or whose invite lapsed.
@@ -104,6 +120,7 @@ pub fn rotate(config: &Config, options: &ClientRotate) -> Outcome {
         let _ = std::fs::remove_file(&new_psk); // of nobody
         return Err(failure);
     }
+    let told = shut_out(config, name, Some(&client.policy.key));
     if is_ours(config, &client.psk_path) {
         remove_file(&client.psk_path)?;
     }
@@ -111,7 +128,8 @@ pub fn rotate(config: &Config, options: &ClientRotate) -> Outcome {
     say!(
         "{name} has new keys; what it had opens nothing any more. On the client: spa-client import --update"
     );
-    shut_out(config, name)
+    settle(config, name);
+    told.complete
 }
 
 /// Prints an invite for a client that keeps its keys: with the newest cloak key, the address and the services of now.

@@ -17,7 +17,7 @@ use super::keygen::random;
 use super::reload_if_running;
 use crate::cli::ClientAdd;
 use crate::config::Config;
-use crate::control::{self, Request};
+use crate::control::{self, Request, ShutOutView};
 use crate::error::{Exit, Failure, Outcome};
 use crate::files::{self, Existing};
 use crate::log::say;
@@ -181,16 +181,49 @@ fn psk_path(config: &Config, name: &ClientName) -> PathBuf {
     config.clients_dir.join(format!("{name}.psk"))
 }
 
-/// Has the daemon take a change that shuts a client out, and says what holds where it cannot: some other file is
-/// wrong, so the daemon goes on with what it knew. At least nothing of the client stays open.
-fn shut_out(config: &Config, name: &ClientName) -> Outcome {
-    reload_if_running(config).map_err(|failure| {
-        let all_of_it =
-            Request::Revoke { client: Some(name.to_string()), source: None, endpoint: None, cut: false };
-        let revoked =
-            control::ask(&config.state_dir, &all_of_it).map_or("could not be revoked", |_| "are revoked");
-        Failure::new(failure.exit, failure).hint(format_args!(
-            "the grants of {name} {revoked}, but it is let in with what it had until `spa-server reload` succeeds"
-        ))
-    })
+/// Has the daemon let a client in no more: at once, before any file is changed, and whatever is wrong with the files of
+/// others, with server.toml or with the firewall. `key` is the one that the client's file has, where it can be read.
+///
+/// Where none runs there is nobody to tell.
+fn shut_out(config: &Config, name: &ClientName, key: Option<&PublicKey>) -> ShutOut {
+    if !control::is_running(&config.state_dir) {
+        return ShutOut { was_let_in: false, complete: Ok(()) };
+    }
+    let request = Request::ShutOut { client: name.to_string(), key: key.map(ToString::to_string) };
+    let malformed = |error| Failure::new(Exit::Software, format_args!("the daemon's answer: {error}"));
+    let answer = control::ask(&config.state_dir, &request)
+        .and_then(|answer| serde_json::from_value::<ShutOutView>(answer).map_err(malformed));
+    match answer {
+        Ok(ShutOutView { clients, closed, trouble }) => {
+            let was_let_in = !clients.is_empty();
+            if was_let_in {
+                say!("the daemon lets {name} in no more ({closed} grants closed)");
+            }
+            let complete = trouble.map_or(Ok(()), |trouble| {
+                Err(Failure::new(Exit::System, format_args!("what {name} had open: {trouble}")))
+            });
+            ShutOut { was_let_in, complete }
+        }
+        Err(failure) => ShutOut { was_let_in: false, complete: Err(failure) },
+    }
+}
+
+/// What became of [`shut_out`]. A failure does not keep the files from being changed, and is told in the end.
+struct ShutOut {
+    /// The daemon let it in until now.
+    was_let_in: bool,
+    /// Unless the daemon did not answer, or something is still open.
+    complete: Outcome,
+}
+
+/// After [`shut_out`]: has the daemon take the files as they are now. Where it refuses them for another reason, what was
+/// asked for holds all the same, so that is said, and is no failure.
+fn settle(config: &Config, name: &ClientName) {
+    if let Err(failure) = reload_if_running(config) {
+        say!(
+            "spa-server: the daemon goes on with the configuration from before: {failure}\n\
+             spa-server: {name} stays shut out all the same, with its old keys and any new ones, until \
+             `spa-server reload` succeeds"
+        );
+    }
 }

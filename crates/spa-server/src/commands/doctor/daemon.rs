@@ -1,9 +1,11 @@
 //! The daemon, its keys and its state.
 
+use serde::Deserialize as _;
+
 use super::finding::{Findings, Severity};
 use crate::commands::check;
 use crate::config::Config;
-use crate::control::{self, Request};
+use crate::control::{self, Refusing, Request};
 use crate::error::Failure;
 use crate::warden;
 use crate::warden::settings::Settings;
@@ -60,6 +62,15 @@ fn status(config: &Config, findings: &mut Findings) {
             format!("the daemon is degraded: {}", trouble.as_str().unwrap_or_default()),
             None,
             "TROUBLESHOOTING.md, \"status says degraded\"; the log tells more: journalctl -u spa-server",
+        );
+    }
+    if let Ok(Some(refusing)) = Option::<Refusing>::deserialize(&status["refusing"]) {
+        findings.add(
+            Severity::Error,
+            "refusing",
+            refusing.to_string(),
+            None,
+            "set the clock right if that is what is wrong; else wait: the daemon goes on by itself",
         );
     }
     if !status["confirm-within"].is_null() {

@@ -13,7 +13,7 @@ use super::super::events;
 use super::{CLOCK_JITTER, Engine, FIGHT_PAUSE, NAME_WITHIN, News, RETRY};
 use crate::clock;
 use crate::config::Config;
-use crate::error::Outcome;
+use crate::error::{Exit, Failure, Outcome};
 use crate::firewall;
 
 impl Engine {
@@ -31,6 +31,9 @@ impl Engine {
             return;
         }
         self.enforcer.forget();
+        if self.hangs().is_some() {
+            return; // the next attempt looks first
+        }
         match self.enforcer.plan(&self.wanted) {
             Ok(plan) if plan.is_empty() => {}
             Ok(_) if !self.repairs.has_room(now) => self.fighting(now, culprits),
@@ -42,6 +45,7 @@ impl Engine {
                     }
                 }
             }
+            Err(error) if self.note_hang(&error) => {}
             Err(_) => self.enforce(), // it says what is wrong, and is tried again
         }
     }
@@ -106,7 +110,7 @@ impl Engine {
     /// Now that this backend protects: what another holds from an earlier configuration goes.
     pub(super) fn retire_others(&self) {
         if !self.dry_run {
-            firewall::retire_others(&self.enforcer.name(), None);
+            firewall::retire_others(&self.enforcer.name(), self.lock.as_ref());
         }
     }
 
@@ -116,6 +120,9 @@ impl Engine {
     }
 
     pub(super) fn enforce_now(&mut self) -> Outcome<Report> {
+        if let Some(why) = self.hangs() {
+            return Err(why);
+        }
         let now = clock::boot();
         if self.degraded.is_some() {
             self.enforcer.forget(); // what was known then is not to be relied on
@@ -145,15 +152,39 @@ impl Engine {
                 Ok(report)
             }
             Err(error) => {
-                let text = error.to_string();
-                if self.degraded.as_ref() != Some(&text) {
-                    events::degraded(&error);
+                if !self.note_hang(&error) {
+                    self.note_failure(&error);
                 }
-                self.degraded = Some(text);
-                self.retry_at = Some(now + RETRY);
                 Err(events::firewall_failure(error))
             }
         }
+    }
+
+    fn note_failure(&mut self, error: &spa_firewall::Error) {
+        let text = error.to_string();
+        if self.degraded.as_ref() != Some(&text) {
+            events::degraded(error);
+        }
+        self.degraded = Some(text);
+        self.retry_at = Some(clock::boot() + RETRY); // it may have taken its time
+    }
+
+    /// If a program hung, nobody but the timer has it tried again, and everybody else hears so at once: so whatever is
+    /// asked waits for one time limit at most.
+    pub(super) fn note_hang(&mut self, error: &spa_firewall::Error) -> bool {
+        let hangs = matches!(error, spa_firewall::Error::TimedOut { .. });
+        if hangs {
+            self.note_failure(error);
+            self.enforcer.forget(); // what it did is not known
+            self.hangs_until = self.retry_at;
+        }
+        hangs
+    }
+
+    /// Why the firewall is not tried now, if it hangs.
+    pub(super) fn hangs(&self) -> Option<Failure> {
+        self.hangs_until.filter(|until| clock::boot() < *until)?;
+        self.degraded.as_ref().map(|why| Failure::new(Exit::System, format_args!("firewall: {why}")))
     }
 
     /// Why the rules do not stand as wanted, if they do not. A jump that is behind another rule leaves ours as they are.

@@ -3,14 +3,16 @@
 use std::collections::{BTreeSet, HashMap};
 
 use spa_firewall::{GrantKey, Opening, Wanted};
-use spa_gate::{Lease, LeaseKey, Now, Selector};
+use spa_gate::{Ended, Lease, LeaseKey, Now, Selector};
+use spa_proto::{NANOS_PER_SECOND, PublicKey};
 
 use super::super::events;
 use super::super::provisional::Provisional;
 use super::enforcement::{grant_key, keep_connections};
 use super::{Engine, EngineSettings, EngineStatus};
 use crate::clock;
-use crate::control::{CutView, GrantView};
+use crate::config::date::Date;
+use crate::control::{CutView, GrantView, Refusing};
 use crate::error::{Exit, Failure, Outcome};
 
 impl Engine {
@@ -26,11 +28,16 @@ impl Engine {
         if !self.dry_run && !new_endpoints.is_empty() {
             keep_connections(&new_endpoints)?;
         }
+        if let Some(why) = self.hangs() {
+            return Err(why);
+        }
         self.wanted.protection = Some(protection);
         self.enforcer.forget(); // who reloads may have changed the firewall as well
         if let Err(error) = self.enforcer.enforce(&self.wanted) {
             self.wanted.protection = old.0;
-            self.enforce();
+            if !self.note_hang(&error) {
+                self.enforce();
+            }
             return Err(events::firewall_failure(error));
         }
         let ended = self.judge.reconfigure(now, judge);
@@ -59,9 +66,29 @@ impl Engine {
             return Err(Failure::new(Exit::Usage, format_args!("there is no client {name}"))
                 .hint("spa-server client list"));
         }
-        self.forget_ended(&ended);
+        self.close(now, &ended)
+    }
+
+    /// Lets these clients in no more, and closes what is open for them.
+    pub(super) fn shut_out(&mut self, keys: &[PublicKey]) -> Outcome<Vec<GrantView>> {
+        let now = clock::now();
+        let ended = self.judge.shut_out(keys);
+        for key in keys {
+            if let Some(name) = self.names.remove(key) {
+                events::shut_out(&name);
+            }
+        }
+        if ended.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.settle();
+        self.close(now, &ended)
+    }
+
+    fn close(&mut self, now: Now, ended: &[Ended]) -> Outcome<Vec<GrantView>> {
+        self.forget_ended(ended);
         self.enforce();
-        events::ended(&ended, self.not_written());
+        events::ended(ended, self.not_written());
         match self.not_written() {
             Some(why) if !ended.is_empty() => Err(events::not_closed(why)),
             _ => Ok(ended.iter().map(|ended| view(&ended.key, &ended.lease, now, 0, 0)).collect()),
@@ -107,8 +134,14 @@ impl Engine {
     }
 
     pub(super) fn grants(&mut self) -> Outcome<Vec<GrantView>> {
+        if let Some(why) = self.hangs() {
+            return Err(why);
+        }
         let now = clock::now();
-        let standing = self.enforcer.grants().map_err(events::firewall_failure)?;
+        let standing = self.enforcer.grants().map_err(|error| {
+            self.note_hang(&error);
+            events::firewall_failure(error)
+        })?;
         let standing: HashMap<_, _> =
             standing.into_iter().map(|status| (status.key, status.counters)).collect();
         let counters = |key: &LeaseKey| {
@@ -126,6 +159,7 @@ impl Engine {
         EngineStatus {
             driver: self.enforcer.name(),
             trouble: self.degraded.clone().into_iter().chain(self.record.trouble()).collect(),
+            refusing: self.refusing(),
             misdirected: self.misdirected,
             unrecorded: self.unrecorded,
             grants: self.wanted.grants.len(),
@@ -134,6 +168,19 @@ impl Engine {
             clients: self.names.len(),
             cloaks: self.cloak_use.counts(self.names.keys()),
         }
+    }
+
+    /// Why every packet is refused at present, and until when, if that is so.
+    pub(super) fn refusing(&self) -> Option<Refusing> {
+        let now = clock::now();
+        let floor = self.record.floor_of_all();
+        let (until, why) = match self.judge.clock_wrong_until(now) {
+            Some(until) => (until, Refusing::CLOCK),
+            None if floor > now.wall => (floor, Refusing::RECORD),
+            None => return None,
+        };
+        let until = Date(until.div_ceil(NANOS_PER_SECOND)).to_string();
+        Some(Refusing { until, why: why.to_owned() })
     }
 
     pub(super) fn confirm(&mut self, by: &str) -> Outcome<bool> {
@@ -154,6 +201,7 @@ impl Engine {
     /// Nobody confirmed: back to how it was.
     pub(super) fn give_up(&mut self) {
         let Some(provisional) = self.provisional.take() else { return };
+        self.hangs_until = None; // there is no later attempt
         self.wanted =
             Wanted { protection: provisional.previous, grants: std::mem::take(&mut self.wanted.grants) };
         if self.enforce_now().is_ok() {

@@ -1,0 +1,78 @@
+//! A new configuration in place of the one that runs: whole, or not at all.
+
+use tokio::sync::oneshot;
+
+use super::Warden;
+use super::engine::{Command, EngineSettings};
+use super::orders::busy;
+use super::settings::Settings;
+use super::verifier_process::{Captures, VerifierProcess};
+use crate::config::Config;
+use crate::error::{Exit, Failure, Outcome};
+use crate::link::Counts;
+
+impl Warden {
+    /// Swaps the whole configuration, or nothing.
+    pub(super) async fn reload(&mut self) -> Outcome {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]); // only systemd cares
+        let result = self.try_reload().await;
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        result
+    }
+
+    async fn try_reload(&mut self) -> Outcome {
+        let settings = Settings::load(Config::load(&self.settings.config.path)?)?;
+        let old = &self.settings.config;
+        let new = &settings.config;
+        let fixed = |config: &Config| (config.state_dir.clone(), config.backend, config.variant, config.mark);
+        if fixed(old) != fixed(new) {
+            return Err(Failure::new(
+                Exit::Config,
+                "state-dir, backend, iptables and mark take effect at a restart, not at a reload",
+            ));
+        }
+        let same_capture = (old.port, &old.interfaces, &old.user) == (new.port, &new.interfaces, &new.user);
+        // What can fail comes first, beside what works; the engine swaps last, and it swaps back if it must.
+        let fresh = if same_capture {
+            None
+        } else {
+            let captures = Captures::open(new)?;
+            let verifier = VerifierProcess::start(new, &settings.verifier, &captures).await?;
+            Some((captures, verifier))
+        };
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Reload(Box::new(EngineSettings::of(&settings)), reply);
+        self.commands.send(command).then_some(()).ok_or_else(busy)?;
+        answer.await.unwrap_or_else(|_| Err(busy()))?;
+        match fresh {
+            Some((captures, verifier)) => {
+                self.counts_before.add(&std::mem::take(&mut self.counts));
+                self.counts_reported = Counts::default();
+                self.watchdog.forget_verifier();
+                self.captures = captures;
+                self.verifier = verifier;
+                self.settings = settings;
+            }
+            None => {
+                self.settings = settings; // the engine goes by them already
+                self.inform_verifier().await?;
+            }
+        }
+        self.shut_out.clear();
+        tracing::info!(clients = self.settings.verifier.clients.len(), "reloaded");
+        Ok(())
+    }
+
+    /// Gives the verifier the settings of now. One that does not take them is replaced.
+    async fn inform_verifier(&mut self) -> Outcome {
+        let told = self.verifier.configure(&self.settings.verifier).await;
+        // An interface may have been renamed.
+        let resolved = self.verifier.resolve_interfaces(&self.captures).await;
+        if told.is_err() || resolved.is_err() {
+            self.verifier.end(); // before another reads the same rings
+            let Settings { config, verifier, .. } = &self.settings;
+            self.verifier = VerifierProcess::start(config, verifier, &self.captures).await?;
+        }
+        Ok(())
+    }
+}
