@@ -74,7 +74,7 @@ pub fn run() -> Vec<Row> {
 }
 
 /// Seconds on a processor of one Diffie-Hellman with this machine's build of the same library.
-fn x25519() -> f64 {
+pub fn x25519() -> f64 {
     const TIMES: u32 = 4_000;
     let secret = SecretKey::from_bytes(rand::random());
     let peer = *SecretKey::from_bytes(rand::random()).public_key().as_bytes();

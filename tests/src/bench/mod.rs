@@ -3,6 +3,7 @@
 mod authorize;
 mod cpu;
 mod flood;
+mod floor;
 mod footprint;
 mod forge;
 mod grants;
@@ -23,8 +24,9 @@ pub struct Part {
 }
 
 /// In the order they run.
-pub const PARTS: [Part; 10] = [
+pub const PARTS: [Part; 11] = [
     Part { name: "open-spa", run: open::spa },
+    Part { name: "open-nftables", run: open::nftables },
     Part { name: "open-fwknop", run: open::fwknop },
     Part { name: "open-knockd", run: open::knockd },
     Part { name: "junk-spa", run: junk::spa },

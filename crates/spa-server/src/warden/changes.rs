@@ -1,8 +1,8 @@
 //! Notices that somebody changed the firewall. nf_tables announces each change on netlink, with the process that made
 //! it (`nft_genmsg` of linux/netfilter/nf_tables.h); iptables-legacy announces nothing, but takes its lock for each.
 //!
-//! Our own changes are announced as well. Of nf_tables' announcements those are left out that name one of our processes,
-//! and those that are about other tables than we use. Of the lock it is not known who took it (and in a container no
+//! Our own changes are announced as well. Of nf_tables' announcements those are left out that name one of our processes
+//! or came through a netlink socket of our own, and those that are about other tables than we use. Of the lock it is not known who took it (and in a container no
 //! process is known by its number), so what comes while we write may be ours: it counts as well, but is looked after
 //! later, and then a run of knocks does not wait for a look at each.
 
@@ -16,7 +16,7 @@ use rustix::fs::inotify;
 use rustix::io::Errno;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
-use spa_firewall::{Authors, Whose};
+use spa_firewall::{Authors, Notice, Whose};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
@@ -52,6 +52,14 @@ const FAMILY_HEADER: usize = 4;
 pub struct Author {
     program: Option<String>,
     pid: Option<u32>,
+    /// What the kernel knows the socket by that the change came through.
+    port: Option<u32>,
+}
+
+impl Author {
+    fn notice(&self) -> Notice<'_> {
+        Notice { port: self.port, id: self.pid, name: self.program.as_deref() }
+    }
 }
 
 impl fmt::Display for Author {
@@ -141,11 +149,11 @@ impl Watch {
                 () = next_locking(self.lock.as_ref()) => Author::default(),
                 () = settled => return culprits,
             };
-            let settle = match self.own.whose(author.pid, author.program.as_deref()) {
+            let settle = match self.own.whose(author.notice()) {
                 Whose::Ours => continue,
                 Whose::PerhapsOurs => SETTLE_OURS,
                 Whose::Others => {
-                    culprits.add(author);
+                    culprits.add(Author { port: None, ..author }); // the same program by another socket is the same
                     SETTLE
                 }
             };
@@ -222,8 +230,9 @@ impl Transaction {
             if kind == NEW_GENERATION {
                 let of_others = self.seen && !self.ours;
                 *self = Self::default();
+                let port = u32::from_ne_bytes([header[12], header[13], header[14], header[15]]);
                 let author = read_generation(message.get(FAMILY_HEADER..).unwrap_or_default());
-                return (!of_others).then_some(author);
+                return (!of_others).then_some(Author { port: Some(port), ..author });
             }
             self.seen = true;
             self.ours |= kind >> 8 != NFTABLES || may_be_ours(message);
@@ -264,6 +273,7 @@ fn read_generation(attributes: &[u8]) -> Author {
     Author {
         program: find(attributes, GENERATION_PROGRAM).map(name),
         pid: find(attributes, GENERATION_PID).and_then(|value| value.try_into().ok()).map(u32::from_be_bytes),
+        port: None,
     }
 }
 
@@ -339,7 +349,7 @@ mod tests {
         let mut culprits = Culprits::default();
         assert_eq!(culprits.to_string(), "a program that is not known");
         for pid in [1, 2, 2, 3, 4, 5] {
-            culprits.add(Author { program: Some("nft".into()), pid: Some(pid) });
+            culprits.add(Author { program: Some("nft".into()), pid: Some(pid), port: None });
         }
         assert_eq!(culprits.to_string(), "nft (pid 1), nft (pid 2), nft (pid 3) and others");
     }

@@ -48,6 +48,8 @@ pub const RECORD: &str = "replay";
 /// A verifier that ends is started again, but not more often than this many times in [`RESTART_WINDOW`].
 const MAX_RESTARTS: usize = 5;
 const RESTART_WINDOW: Duration = Duration::from_secs(60);
+/// Messages of the verifier that are followed before anything else is looked at.
+const MESSAGES: usize = 64;
 /// Lines a minute about packets with a wrong clock, and about packets that their client did not make.
 const MAX_SKEW_LINES: usize = 6;
 const MAX_FORGERY_LINES: usize = 30;
@@ -230,14 +232,7 @@ impl Warden {
         timer.set(published.borrow_and_update().wake).map_err(failed)?;
         loop {
             tokio::select! {
-                message = self.verifier.receive() => match message {
-                    Ok(Some(message)) => self.heard(message).await?,
-                    Ok(None) => self.restart_verifier().await?,
-                    Err(error) => {
-                        tracing::error!(%error, "the verifier sent what it must not");
-                        self.restart_verifier().await?;
-                    }
-                },
+                message = self.verifier.receive() => self.read_link(message).await?,
                 changed = published.changed() => {
                     let Published { wake, unconfirmed } = *published.borrow_and_update();
                     if unconfirmed {
@@ -284,6 +279,28 @@ impl Warden {
         }
     }
 
+    /// Follows a message of the verifier, and those that wait behind it: to look at everything else between two of
+    /// them costs as much as they do.
+    async fn read_link(&mut self, first: std::io::Result<Option<FromVerifier>>) -> Outcome {
+        self.received(first).await?;
+        for _ in 1..MESSAGES {
+            let Some(message) = self.verifier.try_receive() else { break };
+            self.received(message).await?;
+        }
+        Ok(())
+    }
+
+    async fn received(&mut self, message: std::io::Result<Option<FromVerifier>>) -> Outcome {
+        match message {
+            Ok(Some(message)) => self.heard(message).await,
+            Ok(None) => self.restart_verifier().await,
+            Err(error) => {
+                tracing::error!(%error, "the verifier sent what it must not");
+                self.restart_verifier().await
+            }
+        }
+    }
+
     async fn heard(&mut self, message: FromVerifier) -> Outcome {
         match message {
             FromVerifier::Ready(confinement) => {
@@ -324,11 +341,10 @@ impl Warden {
         Ok(())
     }
 
-    /// Opens a candidate and passes the knock on. The verifier hears at once, before anything that may block.
+    /// Opens a candidate and passes the knock on. Then the verifier hears of it: nothing here blocks.
     fn open(&mut self, handover: Handover) {
         let Handover { candidate, destination } = handover;
         let (opened, outcome) = self.settings.openers.open(&candidate);
-        self.verifier.settle(candidate.tag, outcome);
         if let Err(refusal) = &opened {
             self.openers_counters.count::<()>(&Err(*refusal));
         }
@@ -346,6 +362,7 @@ impl Warden {
                 }
             }
         }
+        self.verifier.settle(candidate.tag, outcome);
     }
 
     fn counted(&mut self, counts: Counts) {
