@@ -1,6 +1,7 @@
 //! The privileged half of the daemon. This thread only waits and passes on: packets from the verifier, commands from
 //! the control socket, signals, timers. What may block is in [`engine`], on a thread of its own.
 
+mod addresses;
 mod bounds;
 mod changes;
 mod control_socket;
