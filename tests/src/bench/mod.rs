@@ -24,7 +24,7 @@ pub struct Part {
 }
 
 /// In the order they run.
-pub const PARTS: [Part; 11] = [
+pub const PARTS: [Part; 13] = [
     Part { name: "open-spa", run: open::spa },
     Part { name: "open-nftables", run: open::nftables },
     Part { name: "open-fwknop", run: open::fwknop },
@@ -33,6 +33,8 @@ pub const PARTS: [Part; 11] = [
     Part { name: "junk-fwknop", run: junk::fwknop },
     Part { name: "cpu", run: cpu::run },
     Part { name: "footprint-spa", run: footprint::spa },
+    Part { name: "footprint-nftables", run: footprint::nftables },
+    Part { name: "footprint-many", run: footprint::very_many },
     Part { name: "footprint-peers", run: footprint::peers },
     Part { name: "authorize", run: authorize::run },
     Part { name: "grants", run: grants::run },
