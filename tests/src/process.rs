@@ -53,7 +53,15 @@ impl Process {
     /// # Panics
     /// If the process ends before, or after ten seconds; the message has the log.
     pub fn wait_log(&mut self, text: &str, from: usize) {
-        let deadline = Instant::now() + PATIENCE;
+        self.wait_log_within(text, from, PATIENCE);
+    }
+
+    /// The same with another time.
+    ///
+    /// # Panics
+    /// If the process ends before, or after this time; the message has the log.
+    pub fn wait_log_within(&mut self, text: &str, from: usize, patience: Duration) {
+        let deadline = Instant::now() + patience;
         loop {
             let log = self.log();
             if log.get(from..).is_some_and(|new| new.contains(text)) {

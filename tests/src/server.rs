@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -213,6 +214,16 @@ impl Server {
     pub fn start_with(&mut self, arguments: &[&str]) {
         let mut process = Process::start("spa-server", &mut self.command(arguments));
         process.wait_log(READY, 0);
+        self.process = Some(process);
+    }
+
+    /// Runs the daemon, which may take so long to be ready.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_within(&mut self, patience: Duration) {
+        let mut process = Process::start("spa-server", &mut self.command(&["run"]));
+        process.wait_log_within(READY, 0, patience);
         self.process = Some(process);
     }
 

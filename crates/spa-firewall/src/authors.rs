@@ -14,7 +14,18 @@ const INITIAL_NAMESPACE: &str = "pid:[4026531836]";
 /// What the kernel keeps of a program's name, in bytes: `TASK_COMM_LEN` less the zero.
 const NAME_LENGTH: usize = 15;
 
-/// The processes that change the firewall for us. Copies share what they know.
+/// Who made a change, as far as its notice says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Notice<'a> {
+    /// What the kernel knows the author's netlink socket by.
+    pub port: Option<u32>,
+    /// The author's process id, in the initial process-id namespace.
+    pub id: Option<u32>,
+    /// The author's name.
+    pub name: Option<&'a str>,
+}
+
+/// What changes the firewall for us. Copies share what they know.
 #[derive(Clone, Debug, Default)]
 pub struct Authors(Arc<Mutex<Known>>);
 
@@ -31,6 +42,8 @@ pub enum Whose {
 
 #[derive(Debug, Default)]
 struct Known {
+    /// Netlink sockets of this process, by their ports: a port is one socket's in a network namespace.
+    ports: Vec<u32>,
     /// With the time of their end, if they have ended.
     ids: Vec<(u32, Option<Instant>)>,
     /// In a process-id namespace of our own the notices have other numbers: then the names of our programs.
@@ -40,9 +53,12 @@ struct Known {
 }
 
 impl Authors {
-    /// Whose the change is that is announced now, with its author's process id and name, as far as they are known.
-    pub fn whose(&self, id: Option<u32>, name: Option<&str>) -> Whose {
+    /// Whose the change is that is announced now.
+    pub fn whose(&self, Notice { port, id, name }: Notice<'_>) -> Whose {
         let known = self.lock();
+        if port.is_some_and(|port| known.ports.contains(&port)) {
+            return Whose::Ours;
+        }
         if id.is_some_and(|id| known.ids.iter().any(|(ours, ended)| *ours == id && is_near(*ended))) {
             return Whose::Ours;
         }
@@ -51,6 +67,11 @@ impl Authors {
             None => true, // what takes the lock is not named
         };
         if may_be && known.is_writing() { Whose::PerhapsOurs } else { Whose::Others }
+    }
+
+    /// The netlink socket with this port, which stays open, writes for us from now on.
+    pub(crate) fn add_port(&self, port: u32) {
+        self.lock().ports.push(port);
     }
 
     /// This process, which runs `program`, writes for us from now on.
@@ -118,7 +139,7 @@ mod tests {
         let authors = Authors::default();
         authors.lock().ids = vec![(7, None), (8, None)];
         authors.ended(7);
-        let whose = |id| authors.whose(Some(id), Some("iptables-nft-re"));
+        let whose = |id| authors.whose(Notice { port: None, id: Some(id), name: Some("iptables-nft-re") });
         assert_eq!([whose(7), whose(8), whose(9)], [Whose::Ours, Whose::Ours, Whose::Others]);
         authors.lock().ids[0].1 = Instant::now().checked_sub(AFTERLIFE);
         assert_eq!([whose(7), whose(8)], [Whose::Others, Whose::Ours]);
@@ -128,7 +149,8 @@ mod tests {
     fn what_is_not_known_is_perhaps_ours_while_we_write() {
         let authors = Authors::default();
         authors.lock().names = vec!["iptables-nft-re".to_owned()];
-        let whose = || [Some("iptables-nft-re"), None, Some("nft")].map(|name| authors.whose(Some(7), name));
+        let notice = |name| Notice { port: Some(1), id: Some(7), name };
+        let whose = || [Some("iptables-nft-re"), None, Some("nft")].map(|name| authors.whose(notice(name)));
         let while_writing = [Whose::PerhapsOurs, Whose::PerhapsOurs, Whose::Others];
         assert_eq!(whose(), [Whose::Others; 3]);
         let writing = authors.write();
@@ -137,5 +159,13 @@ mod tests {
         assert_eq!(whose(), while_writing, "and for a moment after");
         authors.lock().wrote = Instant::now().checked_sub(ECHO);
         assert_eq!(whose(), [Whose::Others; 3]);
+    }
+
+    #[test]
+    fn a_socket_of_ours_is_known_by_its_port_alone() {
+        let authors = Authors::default();
+        authors.add_port(5);
+        let whose = |port| authors.whose(Notice { port, id: Some(7), name: Some("nft") });
+        assert_eq!([Some(5), Some(6), None].map(whose), [Whose::Ours, Whose::Others, Whose::Others]);
     }
 }

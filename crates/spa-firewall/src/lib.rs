@@ -31,7 +31,7 @@ mod sockets;
 pub mod survey;
 mod words;
 
-pub use authors::{Authors, Whose};
+pub use authors::{Authors, Notice, Whose};
 pub use choose::{Choice, Driver, choose};
 pub use cut::{Cut, Flow, Refused, cut};
 pub use driver::Firewall;

@@ -120,6 +120,8 @@ impl Request {
 pub struct Socket {
     fd: OwnedFd,
     sequence: u32,
+    /// What the kernel's answers are read into, empty meanwhile: to clear it for each would cost more than to ask.
+    buffer: Vec<u8>,
 }
 
 impl Socket {
@@ -129,7 +131,7 @@ impl Socket {
         // Connected to port 0, the kernel, nobody else's messages are queued.
         connect(&fd, &SocketAddrNetlink::new(0, 0))?;
         sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(ANSWER_LIMIT))?;
-        Ok(Self { fd, sequence: 0 })
+        Ok(Self { fd, sequence: 0, buffer: vec![0; BUFFER] })
     }
 
     /// Sends the request and hands each answer's payload to `each`, until the acknowledgement or the end of the dump.
@@ -137,14 +139,25 @@ impl Socket {
     /// # Errors
     /// What the kernel answered; `InvalidData` for a malformed answer; `Interrupted` if the table changed during a
     /// dump.
-    pub fn request(&mut self, request: Request, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    pub fn request(&mut self, request: Request, each: impl FnMut(&[u8])) -> io::Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let result = self.request_with(request, each, &mut buffer);
+        self.buffer = buffer;
+        result
+    }
+
+    fn request_with(
+        &mut self,
+        request: Request,
+        mut each: impl FnMut(&[u8]),
+        buffer: &mut [u8],
+    ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let bytes = request.finish(self.sequence);
         send(&self.fd, &bytes, SendFlags::empty())?;
-        let mut buffer = vec![0; BUFFER];
         let mut interrupted = false;
         loop {
-            let mut rest = self.receive(&mut buffer)?;
+            let mut rest = self.receive(buffer)?;
             while !rest.is_empty() {
                 let (message, after) = Message::take(rest).ok_or_else(malformed)?;
                 rest = after;
@@ -192,10 +205,23 @@ impl Socket {
         }
         let whole = |error: io::Error| (None, error);
         send(&self.fd, &bytes, SendFlags::empty()).map_err(|errno| whole(errno.into()))?;
-        let mut buffer = vec![0; BUFFER];
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let result = self.acknowledged(begin, count, &mut buffer);
+        self.buffer = buffer;
+        result
+    }
+
+    /// Waits for the answers to a transaction of `count` requests that began with this number.
+    fn acknowledged(
+        &self,
+        begin: u32,
+        count: u32,
+        buffer: &mut [u8],
+    ) -> Result<(), (Option<usize>, io::Error)> {
+        let whole = |error: io::Error| (None, error);
         let mut refusal = None;
         loop {
-            let mut rest = self.receive(&mut buffer).map_err(whole)?;
+            let mut rest = self.receive(buffer).map_err(whole)?;
             while !rest.is_empty() {
                 let (message, after) = Message::take(rest).ok_or_else(|| whole(malformed()))?;
                 rest = after;

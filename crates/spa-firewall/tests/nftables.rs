@@ -431,3 +431,48 @@ fn time_of_one_grant_among_many() {
         }
     });
 }
+
+/// The kernel announces each change with the netlink port that it came through: by it the driver's own are known, in
+/// every process-id namespace.
+#[test]
+fn announced_changes_of_the_driver_are_known_as_its_own() {
+    use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
+    use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+    use spa_firewall::{Notice, Whose};
+
+    const NFTABLES_GROUP: u32 = 1 << 6;
+    const NEW_GENERATION: u16 = 10 << 8 | 15;
+    spa_tests::in_namespace(|| {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let notices = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(NETFILTER))
+            .expect("a netlink socket");
+        bind(&notices, &SocketAddrNetlink::new(0, NFTABLES_GROUP)).expect("the group");
+        let ports = || {
+            let mut ports = Vec::new();
+            let mut buffer = [0; 1 << 16];
+            while let Ok((length, _)) = recv(&notices, &mut buffer[..], RecvFlags::empty()) {
+                let mut rest = &buffer[..length];
+                while rest.len() >= 16 {
+                    let number = |at: usize| u32::from_ne_bytes(rest[at..at + 4].try_into().expect("four"));
+                    if u16::from_ne_bytes([rest[4], rest[5]]) == NEW_GENERATION {
+                        ports.push(number(12));
+                    }
+                    rest = &rest[(number(0) as usize).next_multiple_of(4).min(rest.len())..];
+                }
+            }
+            ports
+        };
+        let mut enforcer = enforcer();
+        let authors = enforcer.authors();
+        let whose = |port| authors.whose(Notice { port: Some(port), id: None, name: None });
+        let mut wanted = wanted(protection(&[SSH]), &[]);
+        enforcer.enforce(&wanted).expect("it is laid");
+        wanted.grants.insert(key("alice", PEER_V4, SSH), lasting(60));
+        enforcer.enforce(&wanted).expect("it is granted");
+        let own = ports();
+        assert!(own.len() >= 2 && own.iter().all(|port| whose(*port) == Whose::Ours), "{own:?}");
+        nft("add table inet other");
+        let others = ports();
+        assert!(!others.is_empty() && others.iter().all(|port| whose(*port) == Whose::Others), "{others:?}");
+    });
+}

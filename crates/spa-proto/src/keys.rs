@@ -58,9 +58,7 @@ impl PublicKey {
         if !is_canonical(&bytes) {
             return Err(KeyError::NotCanonical);
         }
-        // A clamped scalar is a multiple of the cofactor, so any one of them maps every low-order point to zero.
-        let shared = x25519_dalek::x25519([0x40; KEY_LENGTH], bytes);
-        if bool::from(shared.ct_eq(&[0; KEY_LENGTH])) {
+        if LOW_ORDER.contains(&bytes) {
             return Err(KeyError::LowOrder);
         }
         Ok(Self(bytes))
@@ -71,6 +69,32 @@ impl PublicKey {
         &self.0
     }
 }
+
+/// Every canonical u-coordinate of a point of low order, on the curve or its twist: 0, 1 and p - 1, and the two of
+/// order 8. The orders of the two groups are 8 and 4 times a prime (RFC 7748, section 4.1; Bernstein, "Curve25519", 2006),
+/// so there is no other. Listed and not computed: a public key comes with each knock, and to try it in X25519 would
+/// cost as much as the knock.
+const LOW_ORDER: [[u8; KEY_LENGTH]; 5] = [
+    [0; KEY_LENGTH],
+    {
+        let mut one = [0; KEY_LENGTH];
+        one[0] = 1;
+        one
+    },
+    {
+        let mut minus_one = [0xff; KEY_LENGTH];
+        (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+        minus_one
+    },
+    [
+        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a, 0xda,
+        0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
+    ],
+    [
+        0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b, 0x04,
+        0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57,
+    ],
+];
 
 /// Whether the little-endian number is below 2^255 - 19.
 fn is_canonical(bytes: &[u8; KEY_LENGTH]) -> bool {
@@ -198,6 +222,22 @@ mod tests {
         for point in LOW_ORDER {
             assert_eq!(PublicKey::from_bytes(bytes(point)), Err(KeyError::LowOrder), "{point}");
             assert!(SecretKey::from_bytes([7; 32]).diffie_hellman(&bytes(point)).is_none(), "{point}");
+        }
+    }
+
+    #[test]
+    fn what_x25519_maps_to_zero_is_refused_and_nothing_else() {
+        for point in LOW_ORDER.map(bytes) {
+            for (place, change) in [(0, 0), (0, 1), (0, 0xff), (15, 1), (30, 0x80)] {
+                let mut near = point;
+                near[place] = point[place].wrapping_add(change);
+                let vanishes = x25519_dalek::x25519([0x40; KEY_LENGTH], near) == [0; KEY_LENGTH];
+                assert_eq!(
+                    PublicKey::from_bytes(near).is_err(),
+                    vanishes || !is_canonical(&near),
+                    "{near:?}"
+                );
+            }
         }
     }
 

@@ -8,11 +8,13 @@
 //! ```
 //!
 //! The Diffie-Hellman results are arguments: the server makes `es` in one process and keeps `ss` in another.
+//!
+//! Only what one message needs is computed. The token `psk` mixes constants of a pair of keys, so it is done once
+//! ([`PskToken`]). Nothing is encrypted between `e` and the payload, so of these mixed keys the last alone is made.
 
 use blake2::{Blake2s256, Digest as _};
 use chacha20poly1305::aead::{AeadInOut as _, KeyInit as _};
 use chacha20poly1305::{ChaCha20Poly1305, Tag};
-use hkdf::SimpleHkdf;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::envelope::{AEAD_TAG_LENGTH, Hint};
@@ -33,12 +35,29 @@ pub(crate) fn prologue(nonce: &[u8; 12], time: u32, hint: &Hint) -> [u8; PROLOGU
     prologue
 }
 
+/// The token `psk`, which a pair of keys has done once: both values are secret.
+#[derive(Clone)]
+pub(crate) struct PskToken {
+    chaining_key: Zeroizing<[u8; 32]>,
+    /// What MixKeyAndHash has mixed into the hash.
+    mixed: Zeroizing<[u8; 32]>,
+}
+
+impl PskToken {
+    pub(crate) fn new(psk: &[u8; 32]) -> Self {
+        let keys = Hkdf::new(&initial_hash(), psk);
+        let chaining_key = keys.first();
+        let mixed = keys.next(&chaining_key, 2);
+        Self { chaining_key, mixed } // the third output is a cipher key that nothing is encrypted with
+    }
+}
+
 /// What both sides know of the message before its payload.
 pub(crate) struct Handshake<'a> {
     pub prologue: &'a [u8],
     pub initiator: &'a PublicKey,
     pub responder: &'a PublicKey,
-    pub psk: &'a [u8; 32],
+    pub psk: &'a PskToken,
     pub ephemeral: &'a [u8; 32],
     pub es: &'a SharedSecret,
     pub ss: &'a SharedSecret,
@@ -47,16 +66,24 @@ pub(crate) struct Handshake<'a> {
 impl Handshake<'_> {
     /// Runs the tokens `psk, e, es, ss`; what is left is one AEAD operation.
     fn symmetric_state(&self) -> Symmetric {
-        let mut state = Symmetric::new();
-        state.mix_hash(self.prologue);
-        state.mix_hash(self.initiator.as_bytes());
-        state.mix_hash(self.responder.as_bytes());
-        state.mix_key_and_hash(self.psk);
-        state.mix_hash(self.ephemeral);
-        state.mix_key(self.ephemeral); // section 9.2: with a psk, `e` goes into the key as well
-        state.mix_key(self.es.expose());
-        state.mix_key(self.ss.expose());
-        state
+        let mut hash = initial_hash();
+        let hashed: [&[u8]; 5] = [
+            self.prologue,
+            self.initiator.as_bytes(),
+            self.responder.as_bytes(),
+            &*self.psk.mixed,
+            self.ephemeral,
+        ];
+        for data in hashed {
+            hash = mix_hash(&hash, data);
+        }
+        // Section 9.2: with a psk, `e` goes into the key as well.
+        let with_e = Hkdf::new(&self.psk.chaining_key, self.ephemeral).first();
+        let with_es = Hkdf::new(&with_e, self.es.expose()).first();
+        let keys = Hkdf::new(&with_es, self.ss.expose());
+        let chaining_key = keys.first();
+        let key = keys.next(&chaining_key, 2);
+        Symmetric { hash, key }
     }
 
     /// Encrypts `message`, whose last 16 bytes are room for the tag, in place.
@@ -81,57 +108,63 @@ impl Handshake<'_> {
     }
 }
 
-/// The SymmetricState of Noise section 5.2, as far as one message needs it.
+/// What is left of the SymmetricState of Noise section 5.2.
 struct Symmetric {
-    chaining_key: [u8; 32],
     hash: [u8; 32],
-    key: [u8; 32],
+    key: Zeroizing<[u8; 32]>,
 }
 
 impl Symmetric {
-    fn new() -> Self {
-        // The name is longer than a hash, so it is hashed (section 5.2, InitializeSymmetric).
-        let hash = Blake2s256::digest(PROTOCOL_NAME).into();
-        Self { chaining_key: hash, hash, key: [0; 32] }
-    }
-
-    fn mix_hash(&mut self, data: &[u8]) {
-        self.hash = Blake2s256::new().chain_update(self.hash).chain_update(data).finalize().into();
-    }
-
-    /// HKDF of section 4.3, which is RFC 5869 with the chaining key as salt and no info.
-    fn hkdf<const BYTES: usize>(&self, input: &[u8]) -> Zeroizing<[u8; BYTES]> {
-        let mut output = Zeroizing::new([0; BYTES]);
-        SimpleHkdf::<Blake2s256>::new(Some(&self.chaining_key), input)
-            .expand(&[], &mut *output)
-            .expect("two or three hashes are within HKDF's length");
-        output
-    }
-
-    fn mix_key(&mut self, input: &[u8; 32]) {
-        let output = self.hkdf::<64>(input);
-        self.chaining_key.copy_from_slice(&output[..32]);
-        self.key.copy_from_slice(&output[32..]);
-    }
-
-    fn mix_key_and_hash(&mut self, input: &[u8; 32]) {
-        let output = self.hkdf::<96>(input);
-        self.chaining_key.copy_from_slice(&output[..32]);
-        self.mix_hash(&output[32..64]);
-        self.key.copy_from_slice(&output[64..]);
-    }
-
     fn cipher(&self) -> ChaCha20Poly1305 {
-        ChaCha20Poly1305::new((&self.key).into())
+        ChaCha20Poly1305::new((&*self.key).into())
     }
 }
 
 impl Drop for Symmetric {
     fn drop(&mut self) {
-        self.chaining_key.zeroize();
         self.hash.zeroize();
-        self.key.zeroize();
     }
+}
+
+/// The first hash, which is the first chaining key too. The name is longer than a hash, so it is hashed (section 5.2,
+/// InitializeSymmetric).
+fn initial_hash() -> [u8; 32] {
+    Blake2s256::digest(PROTOCOL_NAME).into()
+}
+
+fn mix_hash(hash: &[u8; 32], data: &[u8]) -> [u8; 32] {
+    Blake2s256::new().chain_update(hash).chain_update(data).finalize().into()
+}
+
+/// HKDF of section 4.3, each output when it is wanted.
+struct Hkdf {
+    temporary: Zeroizing<[u8; 32]>,
+}
+
+impl Hkdf {
+    fn new(chaining_key: &[u8; 32], input: &[u8; 32]) -> Self {
+        Self { temporary: hmac(chaining_key, &[input]) }
+    }
+
+    fn first(&self) -> Zeroizing<[u8; 32]> {
+        hmac(&self.temporary, &[&[1]])
+    }
+
+    /// The output with this number, from the one before.
+    fn next(&self, before: &[u8; 32], number: u8) -> Zeroizing<[u8; 32]> {
+        hmac(&self.temporary, &[before, &[number]])
+    }
+}
+
+/// HMAC of RFC 2104 over BLAKE2s-256, whose block has 64 bytes.
+fn hmac(key: &[u8; 32], data: &[&[u8]]) -> Zeroizing<[u8; 32]> {
+    let padded = |byte: u8| {
+        let mut block = Zeroizing::new([byte; 64]);
+        block.iter_mut().zip(key).for_each(|(block, key)| *block ^= key);
+        Blake2s256::new().chain_update(&*block)
+    };
+    let inner = data.iter().fold(padded(0x36), |hash, data| hash.chain_update(data)).finalize();
+    Zeroizing::new(padded(0x5c).chain_update(inner).finalize().into())
 }
 
 #[cfg(test)]

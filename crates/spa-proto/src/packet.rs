@@ -8,7 +8,7 @@ use crate::envelope::{
     NONCE, TIME, epoch,
 };
 use crate::keys::{CloakKey, Psk, PublicKey, SecretKey, SharedSecret};
-use crate::noise::{Handshake, prologue};
+use crate::noise::{Handshake, PskToken, prologue};
 use crate::payload::{Knock, PayloadError};
 
 /// Nanoseconds in a second: a counter divided by this is the envelope's time.
@@ -92,7 +92,7 @@ impl Sealer {
             prologue: &prologue(nonce, time, &hint),
             initiator: &self.client,
             responder: &self.server,
-            psk: &self.noise_psk,
+            psk: &PskToken::new(&self.noise_psk),
             ephemeral: &ephemeral_public,
             es: &es.expect("a checked public key is not of low order"),
             ss: &self.ss,
@@ -126,7 +126,7 @@ fn packet_size(content: usize, random: u64) -> usize {
 pub struct Opener {
     server: PublicKey,
     client: PublicKey,
-    noise_psk: Zeroizing<[u8; 32]>,
+    psk: PskToken,
     ss: SharedSecret,
 }
 
@@ -164,7 +164,7 @@ impl Opener {
         Some(Self {
             server: server_public,
             client: *client,
-            noise_psk: noise_psk(psk, &server_public, client),
+            psk: PskToken::new(&noise_psk(psk, &server_public, client)),
             ss: server.diffie_hellman(client.as_bytes())?,
         })
     }
@@ -181,7 +181,7 @@ impl Opener {
             prologue: &prologue(message.nonce, message.time, message.hint),
             initiator: &self.client,
             responder: &self.server,
-            psk: &self.noise_psk,
+            psk: &self.psk,
             ephemeral: message.ephemeral,
             es: message.es,
             ss: &self.ss,

@@ -8,7 +8,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -240,8 +241,7 @@ impl Journal {
             bytes.extend(encode(group));
         }
         self.file
-            .seek(SeekFrom::Start(self.end))
-            .and_then(|_| self.file.write_all(&bytes))
+            .write_all_at(&bytes, self.end)
             .and_then(|()| self.file.sync_data())
             .map_err(|error| JournalError::Io(self.path.clone(), error))?;
         self.check_in_place()?;

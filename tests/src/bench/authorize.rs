@@ -17,12 +17,27 @@ const CLIENTS: usize = 400;
 const ROUNDS: usize = 4;
 const PORT: u16 = 22;
 
-/// Every client knocks for the same port from the same address: grants are renewed, so that this measures the
-/// judgement and the record, and no iptables.
+/// The threads of the daemon, by the names that the kernel has for them: `exe` is the verifier.
+const THREADS: [(&str, &str); 3] =
+    [("exe", "verifier"), ("spa-server", "warden's main thread"), ("engine", "engine")];
+
+/// Both drivers; and one X25519, the limit.
 pub fn run() -> Vec<Row> {
+    let bare = x25519();
+    let mut rows = vec![Row::new(BENCH, "X25519 alone", "CPU", bare * 1e6, "us")];
     let topology = Topology::new();
-    let settings = Settings { open_for: "60s", ..Settings::new(Variant::Nft) };
-    let mut server = Server::new(&topology, &settings);
+    let settings = |variant| Settings { open_for: "60s", ..Settings::new(variant) };
+    let mut server = Server::new(&topology, &settings(Variant::Nftables));
+    let forgers = enrol(&server);
+    for (subject, variant) in [("spa, nftables", Variant::Nftables), ("spa", Variant::Nft)] {
+        server.configure(&settings(variant));
+        rows.extend(measure(subject, &topology, &mut server, &forgers, bare));
+        server.must(&["unprotect"]);
+    }
+    rows
+}
+
+fn enrol(server: &Server) -> Vec<Forger> {
     let invite = parse(&server.enrol("alice", "ssh", "192.0.2.1", &[]));
     let mut forgers = Vec::new();
     for number in 0..CLIENTS {
@@ -39,13 +54,24 @@ pub fn run() -> Vec<Row> {
         write_private(&server.file(&format!("clients.d/{name}.toml")), toml);
         forgers.push(Forger::new(&secret, &psk, &invite));
     }
+    forgers
+}
+
+/// Every client knocks for the same port from the same address, four times: 400 grants are made, then renewed.
+fn measure(
+    subject: &str,
+    topology: &Topology,
+    server: &mut Server,
+    forgers: &[Forger],
+    bare: f64,
+) -> Vec<Row> {
     server.start();
     let socket = flood::socket(&topology.client, topology.server.address(Family::V4));
     let pids = server.process().pids();
-    let (mut cpu, mut took, mut granted_before) = (Duration::ZERO, Duration::ZERO, 0);
+    let (mut cpu, mut took, mut granted_before) = ([Duration::ZERO; 3], Duration::ZERO, 0);
     for _ in 0..ROUNDS {
         let knocks: Vec<Vec<u8>> = forgers.iter().map(|forger| forger.knock(PORT)).collect();
-        let before = flood::processes_cpu(&pids);
+        let before = cpu_by_thread(&pids);
         let began = Instant::now();
         for knock in &knocks {
             socket.send(knock).expect("the network is up");
@@ -58,23 +84,38 @@ pub fn run() -> Vec<Row> {
         });
         took += began.elapsed();
         granted_before = granted;
-        cpu += flood::processes_cpu(&pids).saturating_sub(before);
+        for ((sum, now), before) in cpu.iter_mut().zip(cpu_by_thread(&pids)).zip(before) {
+            *sum += now.saturating_sub(before);
+        }
     }
     server.process().stop();
     let all = (CLIENTS * ROUNDS) as f64;
-    let each = cpu.as_secs_f64() / all;
-    let bare = x25519();
-    vec![
-        Row::new(BENCH, "X25519 alone", "CPU", bare * 1e6, "us"),
-        Row::new(BENCH, "spa", "CPU of both processes", each * 1e6, "us"),
-        Row::new(BENCH, "spa", "a second and core", 1.0 / each, ""),
-        Row::new(BENCH, "spa", "against X25519 alone", each / bare, "times"),
-        Row::new(BENCH, "spa", "a second by the clock, bursts of 400", all / took.as_secs_f64(), ""),
-    ]
+    let each = cpu.iter().sum::<Duration>().as_secs_f64() / all;
+    let mut rows = vec![
+        Row::new(BENCH, subject, "CPU of both processes", each * 1e6, "us"),
+        Row::new(BENCH, subject, "a second and core", 1.0 / each, ""),
+        Row::new(BENCH, subject, "against X25519 alone", each / bare, "times"),
+        Row::new(BENCH, subject, "a second by the clock, bursts of 400", all / took.as_secs_f64(), ""),
+    ];
+    for (cpu, (_, thread)) in cpu.iter().zip(THREADS) {
+        rows.push(Row::new(BENCH, subject, &format!("of it {thread}"), cpu.as_secs_f64() / all * 1e6, "us"));
+    }
+    rows
+}
+
+/// CPU time of the daemon so far, by [`THREADS`]. What it has started besides does not count.
+fn cpu_by_thread(pids: &[u32]) -> [Duration; 3] {
+    let tasks: Vec<String> = pids.iter().flat_map(|pid| flood::tasks(*pid)).collect();
+    THREADS.map(|(name, _)| {
+        let is_it = |task: &&String| {
+            std::fs::read_to_string(format!("{task}/comm")).is_ok_and(|comm| comm.trim() == name)
+        };
+        tasks.iter().filter(is_it).map(|task| flood::run_time(&format!("{task}/schedstat"))).sum()
+    })
 }
 
 /// Seconds on a processor of one Diffie-Hellman with this machine's build of the same library.
-fn x25519() -> f64 {
+pub fn x25519() -> f64 {
     const TIMES: u32 = 4_000;
     let secret = SecretKey::from_bytes(rand::random());
     let peer = *SecretKey::from_bytes(rand::random()).public_key().as_bytes();

@@ -136,7 +136,7 @@ pub fn tasks(pid: u32) -> Vec<String> {
 }
 
 /// The first field of a schedstat: nanoseconds on a processor.
-fn run_time(path: &str) -> Duration {
+pub fn run_time(path: &str) -> Duration {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     Duration::from_nanos(text.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or(0))
 }

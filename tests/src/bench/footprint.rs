@@ -1,10 +1,11 @@
 //! Memory, wake-ups, sizes, and how fast the client is on the wire.
 
+use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use spa_proto::{Psk, PublicKey, SecretKey};
+use spa_proto::{Psk, PublicKey};
 use spa_tests::sniff::Sniffer;
 use spa_tests::{Client, Process, SPA_PORT, Server, Settings, Topology, Variant, binary, write_private};
 
@@ -14,11 +15,16 @@ use super::report::Row;
 
 const MEMORY: &str = "resident memory";
 const WAKE: &str = "wake-ups when idle";
+const START: &str = "start-up time";
+const NFTABLES: &str = "spa, nftables";
 const SIZE: &str = "size of the program";
 const WIRE: &str = "client, exec to packet on the wire";
 const IDLE: Duration = Duration::from_secs(8);
 const SAMPLES: usize = 20;
 const MANY: usize = 1_000;
+const VERY_MANY: usize = 100_000;
+/// How long a daemon with so many clients has to start: a Diffie-Hellman and two files each.
+const START_PATIENCE: Duration = Duration::from_secs(180);
 
 /// Us.
 pub fn spa() -> Vec<Row> {
@@ -33,7 +39,7 @@ pub fn spa() -> Vec<Row> {
         ["--config".to_owned(), alice.config().display().to_string(), "open".into(), "ssh".into()];
     rows.extend(exec_to_wire(&topology, "spa", binary("spa-client").display().to_string(), &arguments));
     server.process().stop();
-    enrol_many(&server);
+    enrol_many(&server, 1..MANY);
     server.start();
     rows.extend(memory("spa", "1,000 clients", server.process()));
     server.process().stop();
@@ -43,11 +49,47 @@ pub fn spa() -> Vec<Row> {
     rows
 }
 
-/// Writes the files that `client add` writes: a thousand runs of it would take most of the bench's time.
-fn enrol_many(server: &Server) {
-    for number in 1..MANY {
+/// The same with the other driver.
+pub fn nftables() -> Vec<Row> {
+    let topology = Topology::new();
+    let mut server = Server::new(&topology, &Settings::new(Variant::Nftables));
+    server.enrol("alice", "ssh", "192.0.2.1", &[]);
+    server.start();
+    let mut rows = memory(NFTABLES, "1 client", server.process());
+    rows.push(wake_ups(NFTABLES, server.process()));
+    server.process().stop();
+    enrol_many(&server, 1..MANY);
+    server.start();
+    rows.extend(memory(NFTABLES, "1,000 clients", server.process()));
+    server.process().stop();
+    rows
+}
+
+/// Memory and start-up time with as many clients as can be configured, both drivers.
+pub fn very_many() -> Vec<Row> {
+    let topology = Topology::new();
+    let mut server = Server::new(&topology, &Settings::new(Variant::Nft));
+    enrol_many(&server, 0..VERY_MANY);
+    let mut rows = Vec::new();
+    for (subject, variant) in [("spa", Variant::Nft), (NFTABLES, Variant::Nftables)] {
+        server.configure(&Settings::new(variant));
+        let began = Instant::now();
+        server.start_within(START_PATIENCE);
+        let took = began.elapsed().as_secs_f64();
+        rows.push(Row::new(START, subject, "100,000 clients, exec to ready", took, "s"));
+        rows.extend(memory(subject, "100,000 clients", server.process()));
+        server.process().stop();
+        server.must(&["unprotect"]);
+    }
+    rows
+}
+
+/// Writes the files that `client add` writes: a thousand runs of it would take most of the bench's time. The public
+/// keys are nobody's, which is as dear to the server.
+fn enrol_many(server: &Server, numbers: Range<usize>) {
+    for number in numbers {
         let name = format!("c{number}");
-        let public: PublicKey = SecretKey::from_bytes(rand::random()).public_key();
+        let public = PublicKey::from_bytes(rand::random()).expect("one of low order is never drawn");
         let psk = spa_proto::psk_file_text(&Psk::from_bytes(rand::random()));
         let toml = format!(
             "name = \"{name}\"\npublic-key = \"{public}\"\npsk-file = \"{name}.psk\"\nallow = [\"ssh\"]\n"

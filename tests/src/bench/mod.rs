@@ -3,6 +3,7 @@
 mod authorize;
 mod cpu;
 mod flood;
+mod floor;
 mod footprint;
 mod forge;
 mod grants;
@@ -23,14 +24,17 @@ pub struct Part {
 }
 
 /// In the order they run.
-pub const PARTS: [Part; 10] = [
+pub const PARTS: [Part; 13] = [
     Part { name: "open-spa", run: open::spa },
+    Part { name: "open-nftables", run: open::nftables },
     Part { name: "open-fwknop", run: open::fwknop },
     Part { name: "open-knockd", run: open::knockd },
     Part { name: "junk-spa", run: junk::spa },
     Part { name: "junk-fwknop", run: junk::fwknop },
     Part { name: "cpu", run: cpu::run },
     Part { name: "footprint-spa", run: footprint::spa },
+    Part { name: "footprint-nftables", run: footprint::nftables },
+    Part { name: "footprint-many", run: footprint::very_many },
     Part { name: "footprint-peers", run: footprint::peers },
     Part { name: "authorize", run: authorize::run },
     Part { name: "grants", run: grants::run },

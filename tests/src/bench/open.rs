@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use spa_tests::probe::{PATIENCE, eventually, udp_socket};
 use spa_tests::{Family, Host, SPA_PORT, Server, Settings, Topology, Variant};
 
+use super::floor;
 use super::forge::Forger;
 use super::peers::{self, Fwknopd, Knockd, SEQUENCE};
 use super::report::Row;
@@ -135,9 +136,17 @@ pub fn spa() -> Vec<Row> {
     let mut spa = Spa { server, clients, next: 0 };
     rows.extend(measure(&topology, "spa", &mut spa));
     spa.server.process().stop();
-    spa.server.must(&["unprotect"]);
-    // The same clients, the same network, the other driver.
-    spa.server.configure(&Settings { variant: Variant::Nftables, ..settings });
+    rows
+}
+
+/// The same with the other driver; and the least that it could take.
+pub fn nftables() -> Vec<Row> {
+    let mut rows = floor::rows();
+    let topology = Topology::new();
+    let (settings, names) = settings("2s", 1);
+    let server = Server::new(&topology, &Settings { variant: Variant::Nftables, ..settings });
+    let clients = enrol(&server, &names, CLIENTS).iter().map(|invite| Forger::client(invite)).collect();
+    let mut spa = Spa { server, clients, next: 0 };
     rows.extend(measure(&topology, "spa, nftables", &mut spa));
     spa.server.process().stop();
     rows

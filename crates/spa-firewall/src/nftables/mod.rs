@@ -54,6 +54,7 @@ use std::time::SystemTime;
 use rustix::net::netlink;
 
 use self::abi::table;
+use crate::authors::Authors;
 use crate::driver::Firewall;
 use crate::error::Error;
 use crate::kernel::FamilyState;
@@ -91,6 +92,7 @@ impl Names {
 #[derive(Debug)]
 pub struct Nftables {
     socket: Socket,
+    authors: Authors,
     /// The flags of the table as we make it.
     makes: u32,
     /// The flags that make the table ours as it was found.
@@ -136,8 +138,11 @@ impl Nftables {
     fn open_with(owner: u32, mark: Option<Mark>) -> Result<Self, Error> {
         let socket = Socket::open(netlink::NETFILTER).map_err(|source| Error::NoNftables { source })?;
         socket.widen(SEND_BUFFER);
+        let authors = Authors::default();
+        authors.add_port(socket.port().map_err(|source| Error::NoNftables { source })?);
         let mut driver = Self {
             socket,
+            authors,
             makes: 0,
             takes: 0,
             orphaned: false,
@@ -223,6 +228,10 @@ impl Firewall for Nftables {
             self.commit(steps)?;
         }
         first.map_or(Ok(()), |steps| self.commit(steps))
+    }
+
+    fn authors(&self) -> Authors {
+        self.authors.clone()
     }
 
     fn hold(&mut self) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! What stands in the kernel.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::SystemTime;
 
@@ -158,7 +159,7 @@ impl Nftables {
         Ok(found)
     }
 
-    /// Reads again the elements that the plan names, one by one if they are few.
+    /// Reads again the elements that the plan names, one by one.
     pub fn reread_elements(
         &mut self,
         family: Family,
@@ -167,7 +168,9 @@ impl Nftables {
     ) -> Result<(), Error> {
         let names = Names::of(family);
         let Some(held) = &mut state.elements else { return Ok(()) };
-        let openings = plan.close.iter().chain(plan.open.iter().map(|(opening, _)| opening));
+        // What is written again stands twice in a plan: deleted, and added.
+        let openings: BTreeSet<_> =
+            plan.close.iter().chain(plan.open.iter().map(|(opening, _)| opening)).collect();
         for opening in openings {
             let read = self.element(names.openings, &elements::opening_key(opening))?;
             match read.and_then(|(element, now)| elements::read_open(&element, family, now)) {
@@ -175,7 +178,7 @@ impl Nftables {
                 None => held.openings.remove(opening),
             };
         }
-        let owners = plan.remove.iter().chain(plan.insert.iter().map(|(key, _)| key));
+        let owners: BTreeSet<_> = plan.remove.iter().chain(plan.insert.iter().map(|(key, _)| key)).collect();
         for key in owners {
             let read = self.element(names.owners, &elements::owner_key(key))?;
             match read.and_then(|(element, now)| elements::read_own(&element, family, now)) {

@@ -8,6 +8,7 @@ use crate::keys::SecretKey;
 const VECTOR: &str = include_str!("../../../../tests/vectors/published/cacophony-kpsk0.json");
 
 /// The chaining key, the hash and the cipher key after a step of the handshake.
+#[derive(Clone)]
 pub(crate) struct Step {
     pub name: &'static str,
     pub chaining_key: [u8; 32],
@@ -15,34 +16,42 @@ pub(crate) struct Step {
     pub key: [u8; 32],
 }
 
-/// The steps of [`Handshake::symmetric_state`], one by one, for the test vectors.
-pub(crate) fn trace(handshake: &Handshake<'_>) -> Vec<Step> {
-    let mut state = Symmetric::new();
-    let mut steps = Vec::new();
-    let mut step = |name, state: &Symmetric| {
-        let Symmetric { chaining_key, hash, key } = *state;
-        steps.push(Step { name, chaining_key, hash, key });
+/// Every step of the handshake as Noise section 5.2 has them, with all that they yield: for the test vectors, and to
+/// be compared with what [`Handshake::symmetric_state`] leaves out.
+pub(crate) fn trace(handshake: &Handshake<'_>, psk: &[u8; 32]) -> Vec<Step> {
+    let mut state =
+        Step { name: "initialize", chaining_key: initial_hash(), hash: initial_hash(), key: [0; 32] };
+    let mut steps = vec![state.clone()];
+    let mut step = |name, mix: &dyn Fn(&mut Step)| {
+        mix(&mut state);
+        state.name = name;
+        steps.push(state.clone());
     };
-    step("initialize", &state);
-    state.mix_hash(handshake.prologue);
-    step("MixHash(prologue)", &state);
-    state.mix_hash(handshake.initiator.as_bytes());
-    step("MixHash(client public)", &state);
-    state.mix_hash(handshake.responder.as_bytes());
-    step("MixHash(server public)", &state);
-    state.mix_key_and_hash(handshake.psk);
-    step("MixKeyAndHash(Noise psk)", &state);
-    state.mix_hash(handshake.ephemeral);
-    step("MixHash(e)", &state);
-    state.mix_key(handshake.ephemeral);
-    step("MixKey(e)", &state);
-    state.mix_key(handshake.es.expose());
-    step("MixKey(es)", &state);
-    state.mix_key(handshake.ss.expose());
-    step("MixKey(ss)", &state);
+    step("MixHash(prologue)", &|state| state.mix_hash(handshake.prologue));
+    step("MixHash(client public)", &|state| state.mix_hash(handshake.initiator.as_bytes()));
+    step("MixHash(server public)", &|state| state.mix_hash(handshake.responder.as_bytes()));
+    step("MixKeyAndHash(Noise psk)", &|state| {
+        let [chaining_key, mixed, key] = hkdf(&state.chaining_key, psk);
+        (state.chaining_key, state.key) = (chaining_key, key);
+        state.mix_hash(&mixed);
+    });
+    step("MixHash(e)", &|state| state.mix_hash(handshake.ephemeral));
+    step("MixKey(e)", &|state| state.mix_key(handshake.ephemeral));
+    step("MixKey(es)", &|state| state.mix_key(handshake.es.expose()));
+    step("MixKey(ss)", &|state| state.mix_key(handshake.ss.expose()));
     let real = handshake.symmetric_state();
-    assert_eq!((state.chaining_key, state.hash, state.key), (real.chaining_key, real.hash, real.key));
+    assert_eq!((state.hash, state.key), (real.hash, *real.key));
     steps
+}
+
+impl Step {
+    fn mix_hash(&mut self, data: &[u8]) {
+        self.hash = Blake2s256::new().chain_update(self.hash).chain_update(data).finalize().into();
+    }
+
+    fn mix_key(&mut self, input: &[u8; 32]) {
+        [self.chaining_key, self.key, _] = hkdf(&self.chaining_key, input);
+    }
 }
 
 /// One side's keys: enough to run the handshake of either side.
@@ -74,7 +83,7 @@ impl Keys {
             prologue,
             initiator: &client,
             responder: &server,
-            psk: &self.psk,
+            psk: &PskToken::new(&self.psk),
             ephemeral: e.as_bytes(),
             es: &self.server.diffie_hellman(e.as_bytes()).unwrap(),
             ss: &self.client.diffie_hellman(server.as_bytes()).unwrap(),
@@ -136,11 +145,7 @@ fn published_vector_of_the_pattern() {
         (bytes(&vector["messages"][0]["payload"]), bytes(&vector["messages"][0]["ciphertext"]));
     assert_eq!(keys.seal(&prologue, &payload), message);
     assert_eq!(keys.open(&prologue, &message), Some(payload));
-    let hash = keys.with(&prologue, |handshake| {
-        let mut state = handshake.symmetric_state();
-        state.mix_hash(&message[32..]);
-        state.hash
-    });
+    let hash = keys.with(&prologue, |handshake| mix_hash(&handshake.symmetric_state().hash, &message[32..]));
     assert_eq!(hash, key(&vector["handshake_hash"]));
 }
 
@@ -191,8 +196,8 @@ fn nothing_shorter_than_a_tag_opens() {
     }
 }
 
-/// HMAC of RFC 2104 over BLAKE2s-256, whose block has 64 bytes, for keys of up to a block.
-fn hmac(key: &[u8], data: &[u8]) -> [u8; 32] {
+/// HMAC of RFC 2104, spelled out for keys of up to a block.
+fn plain_hmac(key: &[u8], data: &[u8]) -> [u8; 32] {
     let pad = |byte: u8| {
         let mut block = [byte; 64];
         block.iter_mut().zip(key).for_each(|(block, key)| *block ^= key);
@@ -202,17 +207,21 @@ fn hmac(key: &[u8], data: &[u8]) -> [u8; 32] {
     Blake2s256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().into()
 }
 
-/// Noise revision 34, section 4.3, spelled out.
+/// HKDF of Noise revision 34, section 4.3, with three outputs; with two they are the first two.
+fn hkdf(chaining_key: &[u8; 32], input: &[u8]) -> [[u8; 32]; 3] {
+    let temporary = plain_hmac(chaining_key, input);
+    let first = plain_hmac(&temporary, &[1]);
+    let second = plain_hmac(&temporary, &[&first[..], &[2]].concat());
+    let third = plain_hmac(&temporary, &[&second[..], &[3]].concat());
+    [first, second, third]
+}
+
 #[test]
 fn hkdf_is_that_of_noise() {
-    for input in [&[0u8; 0][..], &[7; 32]] {
-        let mut state = Symmetric::new();
-        state.chaining_key = [3; 32];
-        let temporary = hmac(&[3; 32], input);
-        let first = hmac(&temporary, &[1]);
-        let second = hmac(&temporary, &[&first[..], &[2]].concat());
-        let third = hmac(&temporary, &[&second[..], &[3]].concat());
-        assert_eq!(*state.hkdf::<64>(input), [first, second].concat()[..]);
-        assert_eq!(*state.hkdf::<96>(input), [first, second, third].concat()[..]);
+    for seed in 0..20 {
+        let (chaining_key, input) = ([seed; 32], [!seed; 32]);
+        let [first, second, third] = hkdf(&chaining_key, &input);
+        let keys = Hkdf::new(&chaining_key, &input);
+        assert_eq!([*keys.first(), *keys.next(&first, 2), *keys.next(&second, 3)], [first, second, third]);
     }
 }

@@ -75,15 +75,17 @@ pub(crate) fn seal_payload(sealer: &Sealer, content: &[u8], knock: &Knock, rando
     let hint = sealer.gate.hint(epoch(time));
     let prologue = prologue(&random.nonce, time, &hint);
     let es = ephemeral.diffie_hellman(sealer.server.as_bytes()).unwrap();
-    let noise = trace(&Handshake {
+    let ephemeral_public = ephemeral.public_key();
+    let handshake = Handshake {
         prologue: &prologue,
         initiator: &sealer.client,
         responder: &sealer.server,
-        psk: &sealer.noise_psk,
-        ephemeral: ephemeral.public_key().as_bytes(),
+        psk: &PskToken::new(&sealer.noise_psk),
+        ephemeral: ephemeral_public.as_bytes(),
         es: &es,
         ss: &sealer.ss,
-    });
+    };
+    let noise = trace(&handshake, &sealer.noise_psk);
     Sealed {
         filter: sealer.cloak.filter.0,
         mask: *sealer.cloak.mask,

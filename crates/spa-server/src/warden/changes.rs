@@ -1,10 +1,10 @@
 //! Notices that somebody changed the firewall. nf_tables announces each change on netlink, with the process that made it
 //! ([`nf_tables`]); iptables-legacy announces nothing, but takes its lock for each ([`xtables_lock`]).
 //!
-//! Our own changes are announced as well. Of nf_tables' announcements those are left out that name one of our processes,
-//! and those that are about other tables than we use. Of the lock it is not known who took it (and in a container no
-//! process is known by its number), so what comes while we write may be ours: it counts as well, but is looked after
-//! later, and then a run of knocks does not wait for a look at each.
+//! Our own changes are announced as well. Of nf_tables' announcements those are left out that name one of our processes
+//! or came through a netlink socket of our own, and those that are about other tables than we use. Of the lock it is
+//! not known who took it (and in a container no process is known by its number), so what comes while we write may be
+//! ours: it counts as well, but is looked after later, and then a run of knocks does not wait for a look at each.
 //!
 //! A source that fails is opened anew ([`source`]); whatever it did not tell meanwhile is found by looking.
 
@@ -68,11 +68,11 @@ impl Watch {
                 author = next_locking(self.lock.as_mut()) => author,
                 () = settled => return culprits,
             };
-            let settle = match self.own.whose(author.pid, author.program.as_deref()) {
+            let settle = match self.own.whose(author.notice()) {
                 Whose::Ours => continue,
                 Whose::PerhapsOurs => SETTLE_OURS,
                 Whose::Others => {
-                    culprits.add(author);
+                    culprits.add(Author { port: None, ..author }); // the same program by another socket is the same
                     SETTLE
                 }
             };

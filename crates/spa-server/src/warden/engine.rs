@@ -12,6 +12,7 @@ use spa_gate::{Accepted, Change, Counters, Ended, Judge, LeaseKey, Now, Refusal,
 use spa_proto::{ClientName, Knock, PublicKey};
 use tokio::sync::{oneshot, watch};
 
+use super::addresses::Addresses;
 use super::changes::Culprits;
 use super::inbox::{Inbox, Notices, ShutOut};
 use super::record::Record;
@@ -32,8 +33,6 @@ pub use self::enforcement::{keep_connections, standing};
 
 /// Knocks that one write to the record and one change of the firewall take together.
 const GROUP: usize = 64;
-/// The host's own addresses are looked up again before a knock when they are older than this.
-const ADDRESSES_AGE: Duration = Duration::from_secs(1);
 /// What others change is put right this many times in a minute, and the jump moved so many times.
 const MAX_REPAIRS: usize = 20;
 const MAX_JUMP_MOVES: usize = 3;
@@ -189,8 +188,7 @@ pub struct Engine {
     /// Knocks that went to an address of another host, and knocks that could not be recorded.
     misdirected: u64,
     unrecorded: u64,
-    addresses: Vec<IpAddr>,
-    addresses_read: Option<Instant>,
+    addresses: Addresses,
     dry_run: bool,
     lock: Option<Lock>,
     cloak_use: CloakUse,
@@ -244,8 +242,7 @@ impl Engine {
             put_right: None,
             misdirected: 0,
             unrecorded: 0,
-            addresses: Vec::new(),
-            addresses_read: None,
+            addresses: Addresses::new(),
             dry_run,
             lock,
             published,
@@ -512,15 +509,9 @@ impl Engine {
     }
 
     fn refresh_addresses(&mut self) {
-        if self.addresses_read.is_some_and(|read| read.elapsed() < ADDRESSES_AGE) {
-            return;
-        }
-        match spa_capture::local_addresses() {
-            Ok(addresses) => {
-                self.judge.set_own_addresses(addresses.iter().copied());
-                self.addresses = addresses;
-                self.addresses_read = Some(Instant::now());
-            }
+        match self.addresses.refresh() {
+            Ok(Some(addresses)) => self.judge.set_own_addresses(addresses.iter().copied()),
+            Ok(None) => {}
             Err(error) => events::addresses_unknown(&error), // the ones known before go on counting
         }
     }

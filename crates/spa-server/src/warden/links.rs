@@ -21,7 +21,7 @@ impl LinkWatch {
     /// Watches from now on. Where that cannot be, the first datagram of a new interface is lost instead of read.
     pub fn new() -> Self {
         let warn = |error: &std::io::Error| tracing::warn!(%error, "new interfaces are not noticed at once");
-        Self(open().inspect_err(warn).ok())
+        Self(listen(LINK_GROUP).and_then(reactor::register).inspect_err(warn).ok())
     }
 
     /// Returns after a change, or after several that came together.
@@ -33,16 +33,23 @@ impl LinkWatch {
     }
 }
 
-fn open() -> std::io::Result<AsyncFd<OwnedFd>> {
+/// A socket that hears of changes, by the groups' bits, without waiting.
+///
+/// # Errors
+/// As `socket(2)` and `bind(2)`.
+pub fn listen(groups: u32) -> std::io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     // No protocol is protocol 0, NETLINK_ROUTE.
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
-    bind(&socket, &SocketAddrNetlink::new(0, LINK_GROUP))?;
-    reactor::register(socket)
+    bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+    Ok(socket)
 }
 
-/// Reads until nothing is left. What the messages say is of no matter: the names are looked up anew.
-fn drain(socket: &OwnedFd) -> std::io::Result<()> {
+/// Reads until nothing is left. What the messages say is of no matter: whatever it is about is looked up anew.
+///
+/// # Errors
+/// `WouldBlock` where there was nothing, and as `recv(2)`.
+pub fn drain(socket: &OwnedFd) -> std::io::Result<()> {
     let mut any = false;
     loop {
         match recv(socket, &mut [0; 1024], RecvFlags::TRUNC) {

@@ -1,6 +1,7 @@
 //! The privileged half of the daemon. This thread only waits and passes on: packets from the verifier, commands from
 //! the control socket, signals, timers. What may block is in [`engine`], on a thread of its own.
 
+mod addresses;
 mod bounds;
 mod changes;
 mod control_socket;
@@ -49,6 +50,8 @@ use crate::{files, firewall};
 
 /// The replay record, in the state directory.
 pub const RECORD: &str = "replay";
+/// Messages of the verifier that are followed before anything else is looked at.
+const MESSAGES: usize = 64;
 /// Lines a minute about packets with a wrong clock, and about packets that their client did not make.
 const MAX_SKEW_LINES: usize = 6;
 const MAX_FORGERY_LINES: usize = 30;
@@ -237,14 +240,7 @@ impl Warden {
         timer.set(published.borrow_and_update().wake).map_err(failed)?;
         loop {
             tokio::select! {
-                message = self.verifier.receive() => match message {
-                    Ok(Some(message)) => self.heard(message).await?,
-                    Ok(None) => self.restart_verifier().await?,
-                    Err(error) => {
-                        tracing::error!(%error, "the verifier sent what it must not");
-                        self.restart_verifier().await?;
-                    }
-                },
+                message = self.verifier.receive() => self.read_link(message).await?,
                 changed = published.changed() => {
                     let Published { wake, unconfirmed } = *published.borrow_and_update();
                     if unconfirmed {
@@ -286,6 +282,28 @@ impl Warden {
         Ok(())
     }
 
+    /// Follows a message of the verifier, and those that wait behind it: to look at everything else between two of
+    /// them costs as much as they do.
+    async fn read_link(&mut self, first: std::io::Result<Option<FromVerifier>>) -> Outcome {
+        self.received(first).await?;
+        for _ in 1..MESSAGES {
+            let Some(message) = self.verifier.try_receive() else { break };
+            self.received(message).await?;
+        }
+        Ok(())
+    }
+
+    async fn received(&mut self, message: std::io::Result<Option<FromVerifier>>) -> Outcome {
+        match message {
+            Ok(Some(message)) => self.heard(message).await,
+            Ok(None) => self.restart_verifier().await,
+            Err(error) => {
+                tracing::error!(%error, "the verifier sent what it must not");
+                self.restart_verifier().await
+            }
+        }
+    }
+
     async fn heard(&mut self, message: FromVerifier) -> Outcome {
         match message {
             FromVerifier::Ready(confinement) => {
@@ -318,11 +336,10 @@ impl Warden {
         Ok(())
     }
 
-    /// Opens a candidate and passes the knock on. The verifier hears at once, before anything that may block.
+    /// Opens a candidate and passes the knock on. Then the verifier hears of it: nothing here blocks.
     fn open(&mut self, handover: Handover) {
         let Handover { candidate, destination } = handover;
         let (opened, outcome) = self.settings.openers.open(&candidate);
-        self.verifier.settle(candidate.tag, outcome);
         if let Err(refusal) = &opened {
             self.openers_counters.count::<()>(&Err(*refusal));
         }
@@ -342,5 +359,6 @@ impl Warden {
                 }
             }
         }
+        self.verifier.settle(candidate.tag, outcome);
     }
 }

@@ -153,6 +153,14 @@ impl VerifierProcess {
         self.link.async_io(Interest::READABLE, Link::receive_from_verifier).await
     }
 
+    /// The next message if it is there already; otherwise as [`Self::receive`].
+    pub fn try_receive(&self) -> Option<io::Result<Option<FromVerifier>>> {
+        match self.link.get_ref().receive_from_verifier() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            received => Some(received),
+        }
+    }
+
     /// Ends it, and says how it ended. It ends by itself when the link is shut, and is killed where it does not.
     pub fn end(&mut self) -> String {
         let _ = rustix::net::shutdown(self.link.get_ref(), rustix::net::Shutdown::Both); // it may be gone already

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use spa_firewall::Notice;
+
 /// So many authors of changes are named; of more it is said that there were others.
 const MAX_NAMED: usize = 3;
 
@@ -12,6 +14,15 @@ pub struct Author {
     pub program: Option<String>,
     /// Its process id.
     pub pid: Option<u32>,
+    /// What the kernel knows the netlink socket by that the change came through.
+    pub port: Option<u32>,
+}
+
+impl Author {
+    /// What tells whether it was us.
+    pub fn notice(&self) -> Notice<'_> {
+        Notice { port: self.port, id: self.pid, name: self.program.as_deref() }
+    }
 }
 
 impl fmt::Display for Author {
@@ -69,11 +80,11 @@ mod tests {
         let mut culprits = Culprits::default();
         assert_eq!(culprits.to_string(), "a program that is not known");
         for pid in [1, 2, 2, 3, 4, 5] {
-            culprits.add(Author { program: Some("nft".into()), pid: Some(pid) });
+            culprits.add(Author { program: Some("nft".into()), pid: Some(pid), port: None });
         }
         assert_eq!(culprits.to_string(), "nft (pid 1), nft (pid 2), nft (pid 3) and others");
         let mut first = Culprits::default();
-        first.add(Author { program: Some("ufw".into()), pid: Some(9) });
+        first.add(Author { program: Some("ufw".into()), pid: Some(9), port: None });
         first.join(culprits);
         assert_eq!(first.to_string(), "ufw (pid 9), nft (pid 1), nft (pid 2) and others");
     }

@@ -101,8 +101,9 @@ impl Transaction {
             if kind == NEW_GENERATION {
                 let of_others = self.seen && !self.ours;
                 *self = Self::default();
+                let port = u32::from_ne_bytes([header[12], header[13], header[14], header[15]]);
                 let author = read_generation(message.get(FAMILY_HEADER..).unwrap_or_default());
-                return (!of_others).then_some(author);
+                return (!of_others).then_some(Author { port: Some(port), ..author });
             }
             self.seen = true;
             self.ours |= kind >> 8 != NFTABLES || may_be_ours(message);
@@ -143,6 +144,7 @@ fn read_generation(attributes: &[u8]) -> Author {
     Author {
         program: find(attributes, GENERATION_PROGRAM).map(name),
         pid: find(attributes, GENERATION_PID).and_then(|value| value.try_into().ok()).map(u32::from_be_bytes),
+        port: None,
     }
 }
 

@@ -152,7 +152,7 @@ mod tests {
     }
 
     fn nft() -> Author {
-        Author { program: Some("nft".into()), pid: Some(7) }
+        Author { program: Some("nft".into()), pid: Some(7), port: None }
     }
 
     fn broken() -> io::Error {
