@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 use super::changes::Culprits;
 use super::record::Record;
 use super::settings::Settings;
-use super::{bounds::PerMinute, events, provisional::Provisional};
+use super::{bounds::PerMinute, events, provisional::Provisional, set_back};
 use crate::cloak_use::{self, CloakUse};
 use crate::clock;
 use crate::config::Config;
@@ -212,7 +212,7 @@ impl Engine {
         judge.restore_clock(record.clock());
         judge.set_proven(record.clients());
         firewall::refuse_chain_of_others(&mut enforcer, &config)?;
-        let found = enforcer.adopt().map_err(events::firewall_failure)?;
+        let mut found = enforcer.adopt().map_err(events::firewall_failure)?;
         let before = standing(&mut enforcer, &config.state_dir, &found)?;
         let kept = before.as_ref().map_or_else(BTreeSet::new, |protection| protection.services.clone());
         let provisional = options.confirm.map(|within| Provisional::new(within, before));
@@ -244,6 +244,7 @@ impl Engine {
             published,
         };
         engine.refresh_addresses();
+        set_back::undo(&engine.config.state_dir, &engine.enforcer.name(), &mut found);
         engine.adopt(found);
         if let (Some(provisional), Some(protection)) = (&engine.provisional, &mut engine.wanted.protection) {
             protection.provisional_until = provisional.kernel_deadline();
@@ -254,6 +255,7 @@ impl Engine {
             keep_connections(&(&engine.config.endpoints() - &kept))?;
         }
         engine.enforcer.enforce(&engine.wanted).map_err(events::firewall_failure)?;
+        engine.note_clock();
         engine.enforcer.prepare();
         if engine.provisional.is_none() {
             engine.keep_as_last_good();

@@ -10,6 +10,7 @@ mod links;
 mod privileges;
 mod provisional;
 mod record;
+pub mod set_back;
 pub mod settings;
 mod verifier_process;
 mod watchdog;
