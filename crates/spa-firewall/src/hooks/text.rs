@@ -170,6 +170,15 @@ mod tests {
     }
 
     #[test]
+    fn headers_that_no_visitor_has() {
+        for text in
+            ["-m rt --rt-type 0 -j DROP", "-m rt ! --rt-type 0 --rt-segsleft 0 -j DROP", "-m frag -j DROP"]
+        {
+            assert_eq!(parse(text).matches, [(Match::Never, false)], "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_not_understood_is_said() {
         let unknown = (Match::Unknown, false);
         for text in [

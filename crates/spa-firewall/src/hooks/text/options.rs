@@ -6,6 +6,9 @@ use super::Match;
 use super::values::{flags, interface, list, masked, network, ports, protocol, range, states, types};
 use crate::iptables::seconds_of_date;
 
+/// Matches that hold for packets with such a header of IPv6 alone, whatever their options. A visitor's have none.
+const EXTENSION_HEADERS: [&str; 5] = ["rt", "frag", "hbh", "dst", "mh"];
+
 /// The words of one rule, read one after the other.
 pub(super) struct Reader<'a> {
     words: &'a [Cow<'a, str>],
@@ -41,6 +44,7 @@ impl<'a> Reader<'a> {
                 self.module = self.value();
                 match self.module {
                     "rpfilter" => Some(Match::ReversePath),
+                    module if EXTENSION_HEADERS.contains(&module) => Some(Match::Never),
                     _ => return,
                 }
             }
@@ -95,6 +99,9 @@ impl<'a> Reader<'a> {
             },
             _ => {
                 self.skip_values();
+                if EXTENSION_HEADERS.contains(&self.module) {
+                    return; // more about a header that is not there
+                }
                 None
             }
         };
