@@ -80,7 +80,7 @@ fn firewalld_in_the_way_is_found() {
     in_namespace(|| {
         clock_is_right();
         let topology = Topology::new();
-        [22, 80, 443].map(|port| tcp_echo(&topology.server.ns, port));
+        [22, 80, 443].into_iter().for_each(|port| tcp_echo(&topology.server.ns, port));
         udp_echo(&topology.server.ns, 53);
         let firewalld = Firewalld::start(&topology);
         let scene = Scene::on(topology, &Settings::new(Variant::Nftables), Family::V4);
@@ -127,7 +127,7 @@ fn what_is_not_finished_is_found() {
     in_namespace(|| {
         clock_is_right();
         let topology = Topology::new();
-        [22, 80, 443].map(|port| tcp_echo(&topology.server.ns, port));
+        [22, 80, 443].into_iter().for_each(|port| tcp_echo(&topology.server.ns, port));
         let mut server = Server::new(&topology, &Settings::new(Variant::Nft));
         server.start_with(&["run", "--confirm", "60s"]);
         finds(&server, "no-clients", "note", "clients.d");
