@@ -57,6 +57,12 @@ check_on_machines() {
     if why=$(tests/machine.sh able); then check "$@"; else skip "$1" "$why"; fi
 }
 
+# What boots a guest of its own: skipped where tests/clock-guest.sh cannot.
+check_in_guest() {
+    local why
+    if why=$(tests/clock-guest.sh able); then check "$@"; else skip "$1" "$why"; fi
+}
+
 packages() {
     require_commands <<'END'
 cc gcc libc6-dev
@@ -99,6 +105,9 @@ dpkg-shlibdeps dpkg-dev
 valgrind valgrind
 setpriv util-linux
 flock util-linux
+qemu-system-x86_64 qemu-system-x86
+cpio cpio
+depmod kmod
 END
     )
     if [ -n "$wanted" ] && is_root; then install_packages "$wanted"; fi
@@ -219,6 +228,7 @@ check "Release build" build
 check_on_machines "A Debian for the tests of packages and documents" tests/machine.sh root
 check "Tests" run_tests
 count_tests
+check_in_guest "Steps of the clock, and Debian's kernel" tests/clock-guest.sh
 check_with valgrind "Instructions of the gate's steps" cargo bench --locked --quiet -p spa-gate --bench instructions
 check_with_target x86_64-pc-windows-gnu
 check_with_target aarch64-apple-darwin

@@ -50,11 +50,12 @@ web=tcp/80,tcp/443 --no-start\n\nIt never replaces a configuration or a key file
     #[command(
         after_help = "Shows each port as it is now for a stranger and for a granted client (open or closed, with a \
 program\nlistening or not), by evaluating the rules of all firewalls of this host, and sends no packet. Then \
-findings,\neach with its remedy.\n\nExit codes: 0 healthy (notes at most), 1 warnings, 2 errors, others as usual: it \
-could not look.\n\nExamples:\n  spa-server doctor\n  spa-server doctor --json | jq '.findings[] | select(.severity \
+findings,\neach with its remedy. With --source, for that address instead of an unknown one: what it meets now, and with a \
+grant.\n\nExit codes: 0 healthy (notes at most), 1 warnings, 2 errors, others as usual: it \
+could not look.\n\nExamples:\n  spa-server doctor\n  spa-server doctor --source 198.51.100.7\n  spa-server doctor --json | jq '.findings[] | select(.severity \
 == \"error\")'"
     )]
-    Doctor(Json),
+    Doctor(Doctor),
     /// Make the server's key pair and first cloak key; print the public key.
     Keygen,
     /// Enrol clients, give them new keys, disable or remove them, list them.
@@ -334,6 +335,17 @@ pub struct ClientAdd {
     /// The invite.
     #[command(flatten)]
     pub invite: InviteArgs,
+}
+
+/// `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// A client's address, to take the stranger's place.
+    #[arg(long, value_name = "ADDRESS")]
+    pub source: Option<std::net::IpAddr>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `revoke`.

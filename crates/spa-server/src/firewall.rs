@@ -172,6 +172,14 @@ pub fn retire_others(in_use: &str, lock: Option<&Lock>) {
     }
 }
 
+/// Whether the configured iptables has all that our rules need.
+///
+/// # Errors
+/// As [`spa_firewall::iptables::rehearse`].
+pub fn rehearse(config: &Config) -> Result<(), spa_firewall::Error> {
+    spa_firewall::iptables::rehearse(programs(config))
+}
+
 /// The iptables driver, as configured.
 ///
 /// # Errors

@@ -233,9 +233,10 @@ fn conntrack(walk: &Walk<'_>, key: u32, direction: Option<u8>) -> Option<Vec<Opt
     Some(match key {
         1 => vec![Some(u8::from(!packet.original_direction))],
         2 => {
-            // IPS_DST_NAT; that it is confirmed, seen in reply and the like is not looked up.
+            // IPS_DST_NAT; that it is confirmed, seen in reply and the like is not looked up. Of a first packet none of
+            // these is set before the last hook, but that a destination was looked for (IPS_DST_NAT_DONE).
             let bits: u32 = if connection.rewritten.is_some() { 1 << 5 } else { 0 };
-            let unknown: u32 = 0b1_1111 | 0x3f << 7;
+            let unknown: u32 = if packet.state == State::New { 0x1f << 8 } else { 0b1_1111 | 0x3f << 7 };
             let bytes = bits.to_ne_bytes().into_iter().zip(unknown.to_ne_bytes());
             bytes.map(|(byte, unknown)| (unknown == 0).then_some(byte)).collect()
         }

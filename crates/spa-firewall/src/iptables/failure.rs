@@ -14,12 +14,21 @@ const NEEDS: &str = "CAP_NET_ADMIN, and with iptables-legacy also user id 0 and 
 /// What the modules of our matches are called, for when the program does not say which is missing.
 const MODULES: &str = "-a xt_conntrack xt_time xt_comment xt_tcpudp";
 
+/// What iptables-legacy itself is called there: both families want their own.
+const LEGACY: &str = "-a ip_tables ip6_tables";
+
 /// The error for a program that ended with a failure.
 pub fn classify(command: String, output: &Output, family: Family) -> Error {
     let said = output.stderr.as_str();
     let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
     if has(&["xtables lock"]) {
         return Error::LockBusy { waited: Duration::from_secs(LOCK_WAIT.into()) };
+    }
+    if let Some(module) = said.split_once("could not insert '").and_then(|(_, rest)| rest.split('\'').next())
+    {
+        // iptables-legacy runs modprobe; the daemon has no right to load what is missing.
+        let module = if LEGACY.contains(module) { LEGACY.to_owned() } else { module.to_owned() };
+        return Error::MissingModule { module, stderr: said.to_owned() };
     }
     if has(&["you must be root", "Operation not permitted", "Permission denied"]) || lacks_rights(said) {
         return Error::NotPermitted { command, needs: NEEDS };
@@ -121,6 +130,8 @@ mod tests {
                 "{said}"
             );
         }
+        let said = "modprobe: ERROR: could not insert 'ip_tables': Operation not permitted\n";
+        assert!(matches!(kind(said), Error::MissingModule { module, .. } if module == LEGACY), "{said}");
         assert!(matches!(kind("iptables-restore: line 2 failed"), Error::Refused { .. }));
     }
 

@@ -13,6 +13,7 @@ mod nat;
 mod parse;
 mod pieces;
 mod programs;
+mod rehearse;
 mod render;
 mod run;
 mod writer;
@@ -20,6 +21,7 @@ mod writer;
 pub use self::dates::parse as seconds_of_date;
 pub use self::nat::published_ports;
 pub use self::programs::search_path;
+pub use self::rehearse::rehearse;
 pub use self::render::commit;
 pub use self::writer::start_alone;
 

@@ -40,13 +40,15 @@ pub fn protect(path: &Path) -> Outcome {
     }
     let mut enforcer = Enforcer::new(driver);
     firewall::refuse_chain_of_others(&mut enforcer, &config)?;
-    let found = enforcer.adopt().map_err(firewall_failure)?;
+    let mut found = enforcer.adopt().map_err(firewall_failure)?;
     let before = warden::standing(&mut enforcer, &config.state_dir, &found)?;
     let kept = before.map_or_else(BTreeSet::new, |protection| protection.services);
     warden::keep_connections(&(&config.endpoints() - &kept))?;
+    warden::set_back::undo(&config.state_dir, &enforcer.name(), &mut found);
     let now = SystemTime::now();
     let grants = found.into_iter().filter(|(_, lifetime)| lifetime.until > now).collect();
     enforcer.enforce(&Wanted { protection: Some(config.protection()), grants }).map_err(firewall_failure)?;
+    warden::set_back::note(&config.state_dir)?;
     firewall::retire_others(&enforcer.name(), Some(&lock));
     begin_record(&config);
     config.keep_as_last_good()?;

@@ -35,7 +35,7 @@ pub fn run(cli: Cli) -> Outcome {
         }
         Command::Init(options) => init::run(path, &options),
         Command::Check(options) => check::run(path, options.json),
-        Command::Doctor(options) => doctor::run(path, options.json),
+        Command::Doctor(options) => doctor::run(path, options.source, options.json),
         Command::Keygen => keygen::run(&config_or_defaults(path)?),
         Command::Client(ClientCommand::Add(options)) => client::add(&Config::load(path)?, &options),
         Command::Client(ClientCommand::Remove { name }) => client::remove(&of_the_daemon(path)?, &name),

@@ -27,6 +27,9 @@ pub fn confine() -> Outcome<Confinement> {
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         Failure::new(Exit::System, format_args!("verifier: cannot be confined: {what}: {error}"))
     };
+    // Its first use asks for the vDSO and the page size, by system calls of its own. Before Linux 6.4 these are read from
+    // /proc/self/auxv, which a process that is not dumpable may not read.
+    let _ = crate::clock::now();
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| failed("parent death signal", &error))?;
     // Another process of the same user must not read the keys out of this one's memory.
@@ -38,7 +41,6 @@ pub fn confine() -> Outcome<Confinement> {
         inheritable: CapabilitySet::empty(),
     };
     set_capabilities(None, none).map_err(|error| failed("capabilities", &error))?;
-    let _ = crate::clock::now(); // the first use looks for the vDSO, by system calls of its own
     let other_user = !getuid().is_root();
     let landlock = restrict_files().map_err(|error| failed("landlock", &error))?;
     let program = system_calls().map_err(|error| failed("seccomp", &error))?;

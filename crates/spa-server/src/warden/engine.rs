@@ -17,7 +17,7 @@ use super::changes::Culprits;
 use super::inbox::{Inbox, Notices, ShutOut};
 use super::record::Record;
 use super::settings::Settings;
-use super::{bounds::PerMinute, events, provisional::Provisional};
+use super::{bounds::PerMinute, events, provisional::Provisional, set_back};
 use crate::cloak_use::{self, CloakUse};
 use crate::clock;
 use crate::config::Config;
@@ -215,7 +215,7 @@ impl Engine {
         judge.restore_clock(record.clock());
         judge.set_proven(record.clients());
         firewall::refuse_chain_of_others(&mut enforcer, &config)?;
-        let found = enforcer.adopt().map_err(events::firewall_failure)?;
+        let mut found = enforcer.adopt().map_err(events::firewall_failure)?;
         let before = standing(&mut enforcer, &config.state_dir, &found)?;
         let kept = before.as_ref().map_or_else(BTreeSet::new, |protection| protection.services.clone());
         let provisional = confirm.map(|within| Provisional::new(within, before));
@@ -248,6 +248,7 @@ impl Engine {
             published,
         };
         engine.refresh_addresses();
+        set_back::undo(&engine.config.state_dir, &engine.enforcer.name(), &mut found);
         engine.adopt(found);
         if let (Some(provisional), Some(protection)) = (&engine.provisional, &mut engine.wanted.protection) {
             protection.provisional_until = provisional.kernel_deadline();
@@ -258,6 +259,7 @@ impl Engine {
             keep_connections(&(&engine.config.endpoints() - &kept))?;
         }
         engine.enforcer.enforce(&engine.wanted).map_err(events::firewall_failure)?;
+        engine.note_clock();
         engine.enforcer.prepare();
         if let Some(refusing) = engine.refusing() {
             events::refusing(&refusing);

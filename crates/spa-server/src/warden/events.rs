@@ -197,6 +197,11 @@ pub fn clock_set() {
     warn!("the wall clock was set; the kernel's expiry times are written anew");
 }
 
+/// Where the clocks stand could not be kept for the next start.
+pub fn clock_not_noted(failure: &Failure) {
+    warn!("{failure}; with no daemon, a clock that is set back would end grants sooner");
+}
+
 /// `run --confirm` was confirmed.
 pub fn confirmed(by: &str) {
     info!(by, "confirmed: protection stays");

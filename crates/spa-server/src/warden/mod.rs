@@ -14,6 +14,7 @@ mod privileges;
 mod provisional;
 mod record;
 mod reload;
+pub mod set_back;
 pub mod settings;
 mod supervision;
 mod verifier_process;

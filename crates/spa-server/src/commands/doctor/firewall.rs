@@ -12,6 +12,7 @@ use spa_proto::{Endpoint, Protocol};
 use super::finding::{Findings, Severity};
 use super::ports::{Port, State, visit};
 use super::scene::{Ours, Scene, Vantage};
+use super::standing::is_of_ufw;
 
 /// A port that nothing is behind and that nobody protects: tcpmux.
 const PLAIN_PORT: u16 = 1;
@@ -24,7 +25,9 @@ pub fn look(scene: &Scene, ports: &[Port], findings: &mut Findings) {
         listening(scene, ports, port, findings);
     }
     for vantage in &scene.vantages {
-        others(scene, ports, vantage, findings);
+        if scene.source.is_none() {
+            others(scene, ports, vantage, findings);
+        }
         knock_port(scene, vantage, findings);
         stands_out(scene, ports, vantage, findings);
     }
@@ -46,6 +49,9 @@ fn at(port: &Port) -> String {
 
 fn stranger(scene: &Scene, port: &Port, findings: &mut Findings) {
     let Journey { verdict, steps, .. } = &port.stranger.journey;
+    if scene.source.is_some() && is_known(scene, port, findings) {
+        return;
+    }
     let rewritten = steps.iter().find(|step| matches!(step.did, "rewrite" | "redirect"));
     match (port.stranger.state, rewritten) {
         (State::Forwarded, Some(step)) => forwarded(port, step, *verdict, findings),
@@ -75,6 +81,34 @@ fn stranger(scene: &Scene, port: &Port, findings: &mut Findings) {
         ),
         _ => {}
     }
+}
+
+/// Whether the source asked about is no stranger at all: excepted, or let in by a grant of its own.
+fn is_known(scene: &Scene, port: &Port, findings: &mut Findings) -> bool {
+    let Vantage { stranger, interface, .. } = &port.vantage;
+    if scene.is_excepted(*stranger, &interface.name) {
+        findings.add(
+            Severity::Note,
+            "source-excepted",
+            format!("{stranger} on {} is excepted: for it, your own rules alone decide", interface.name),
+            Some("[firewall] except".to_owned()),
+            "nothing, if it is meant to come in without a knock",
+        );
+        return true;
+    }
+    let is_ours = |place: &&Place| place.chain == iptables::CHAIN || place.table == nftables::TABLE;
+    let by = accepted_by(scene, &port.stranger.journey.steps).filter(is_ours);
+    if let Some(by) = by.filter(|_| port.stranger.journey.verdict == Verdict::Open) {
+        findings.add(
+            Severity::Note,
+            "source-granted",
+            format!("{} is open: {stranger} has a grant", port.endpoint),
+            Some(by.told()),
+            "nothing; \"spa-server grants\" shows how long it lasts",
+        );
+        return true;
+    }
+    false
 }
 
 fn forwarded(port: &Port, step: &Step, verdict: Verdict, findings: &mut Findings) {
@@ -172,7 +206,9 @@ fn granted(scene: &Scene, port: &Port, findings: &mut Findings) {
 fn void(scene: &Scene, port: &Port, step: &Step, findings: &mut Findings) {
     let legacy = step.by.which.is_legacy();
     let ours_is_legacy = scene.ours == Ours::Iptables(iptables::Backend::Legacy);
-    let (name, remedy) = if step.by.chain.starts_with("ufw") || step.by.table.starts_with("ufw") {
+    // What ufw does not allow, the policy that it sets stops.
+    let is_policy_of_ufw = step.by.is_policy() && is_of_ufw(scene, step.by.which);
+    let (name, remedy) = if is_policy_of_ufw || step.by.chain.starts_with("ufw") {
         ("ufw-blocks", "allow the service in ufw (\"ufw allow 22/tcp\"): spa-server closes it".to_owned())
     } else if step.by.table == "firewalld" {
         (

@@ -14,6 +14,7 @@ mod report;
 mod scene;
 mod standing;
 
+use std::net::IpAddr;
 use std::path::Path;
 
 pub use self::except::too_wide;
@@ -22,15 +23,15 @@ use self::scene::Scene;
 use crate::config::Config;
 use crate::error::{Exit, Failure, Outcome};
 
-/// Looks at everything and says what was found.
+/// Looks at everything and says what was found; for this source, or for one that nobody knows.
 ///
 /// # Errors
 /// With the exit code of the worst finding; or where it could not look at all.
-pub fn run(path: &Path, as_json: bool) -> Outcome {
+pub fn run(path: &Path, source: Option<IpAddr>, as_json: bool) -> Outcome {
     let config = Config::load(path)?;
     let mut findings = Findings::default();
     daemon::look(&config, &mut findings);
-    let scene = Scene::look(config, &mut findings)?;
+    let scene = Scene::look(config, source.map(|source| source.to_canonical()), &mut findings)?;
     let ports = ports::look(&scene);
     standing::look(&scene, &mut findings);
     firewall::look(&scene, &ports, &mut findings);

@@ -24,7 +24,7 @@ pub fn print(scene: &Scene, ports: &[Port], findings: &[Finding], as_json: bool)
             "findings": findings,
         }));
     }
-    table(ports)?;
+    table(ports, if scene.source.is_some() { "NOW" } else { "STRANGER" })?;
     for finding in findings {
         crate::commands::print("")?;
         let head = format!("{} ({}): ", finding.severity.name(), finding.name);
@@ -62,7 +62,7 @@ fn port(port: &Port) -> serde_json::Value {
 }
 
 /// One line for each port and family; where interfaces differ, one for each.
-fn table(ports: &[Port]) -> Outcome {
+fn table(ports: &[Port], now: &str) -> Outcome {
     if ports.is_empty() {
         return Ok(());
     }
@@ -72,7 +72,7 @@ fn table(ports: &[Port]) -> Outcome {
             format!("{service:<16} {port:<9} {family:<11} {stranger:<20} {granted}").trim_end(),
         )
     };
-    row(["SERVICE", "PORT", "IP", "STRANGER", "GRANTED"])?;
+    row(["SERVICE", "PORT", "IP", now, "GRANTED"])?;
     let mut printed: Vec<[String; 5]> = Vec::new();
     for port in ports {
         let cells = |with: &str| {

@@ -78,14 +78,16 @@ pub struct Scene {
     udp: Vec<Listener>,
     /// Whether this kernel has IPv6.
     pub has_v6: bool,
+    /// Who was asked about, in the stranger's place.
+    pub source: Option<IpAddr>,
 }
 
 impl Scene {
     /// Looks.
     ///
     /// # Errors
-    /// Where rules, interfaces or sockets may not be read.
-    pub fn look(config: Config, findings: &mut Findings) -> Outcome<Self> {
+    /// Where rules, interfaces or sockets may not be read, and where the source asked about is this host's own.
+    pub fn look(config: Config, source: Option<IpAddr>, findings: &mut Findings) -> Outcome<Self> {
         let ours = ours(&config, findings);
         let rules = Ruleset::read().map_err(crate::warden::events::firewall_failure)?;
         for unread in &rules.unread {
@@ -104,7 +106,15 @@ impl Scene {
         let sockets = |protocol| listeners(protocol).map_err(|error| failed("sockets", &error));
         let addresses: BTreeSet<IpAddr> =
             links.iter().flat_map(|link| &link.addresses).map(|(address, _)| *address).collect();
-        let vantages = vantages(&config, &links, &addresses);
+        let vantages = match source {
+            Some(source) if source.is_loopback() || addresses.contains(&source) => {
+                let what =
+                    format_args!("{source} is an address of this host, for which nothing is ever closed");
+                return Err(Failure::new(Exit::Usage, what).hint("name the address that a client comes from"));
+            }
+            Some(source) => vantages_of(source, &links),
+            None => vantages(&config, &links, &addresses),
+        };
         Ok(Self {
             ours,
             rules,
@@ -115,6 +125,7 @@ impl Scene {
             udp: sockets(Protocol::Udp)?,
             has_v6: Path::new(IPV6_WITNESS).exists(),
             config,
+            source,
         })
     }
 
@@ -153,11 +164,58 @@ fn ours(config: &Config, findings: &mut Findings) -> Ours {
     match crate::firewall::settle(config) {
         Ok((Driver::Nftables, _)) => Ours::Nftables,
         Ok((Driver::Iptables, _)) => match crate::firewall::iptables(config) {
-            Ok(driver) => Ours::Iptables(driver.backend()),
+            Ok(driver) => {
+                extensions(config, findings);
+                Ours::Iptables(driver.backend())
+            }
             Err(failure) => unusable(failure, findings),
         },
         Err(failure) => unusable(failure, findings),
     }
+}
+
+/// Whether all that our rules need is there: without it the daemon does not start, or grants nothing.
+fn extensions(config: &Config, findings: &mut Findings) {
+    if let Err(error @ spa_firewall::Error::MissingModule { .. }) = crate::firewall::rehearse(config) {
+        findings.add(
+            Severity::Error,
+            "extension-missing",
+            error.to_string(),
+            None,
+            "after an upgrade of the kernel: reboot. On a small kernel: its package of further modules \
+             (linux-modules-extra-... on Ubuntu). Else: apt-get install --reinstall iptables",
+        );
+    }
+}
+
+/// The address of an interface, and its prefix, that others can reach it by.
+fn reached_by(link: &Link, family: Family) -> Option<(IpAddr, u8)> {
+    let reachable = |address: IpAddr| match address {
+        IpAddr::V4(v4) => family == Family::V4 && !v4.is_link_local(),
+        IpAddr::V6(v6) => family == Family::V6 && !v6.is_unicast_link_local(),
+    };
+    link.addresses.iter().find(|(address, _)| reachable(*address)).copied()
+}
+
+fn leads_to(link: &Link, to: IpAddr) -> bool {
+    route_to(to).ok().flatten() == Some(link.index)
+}
+
+/// Where this source comes in: by the interface that leads back to it; where none does, by any.
+fn vantages_of(source: IpAddr, links: &[Link]) -> Vec<Vantage> {
+    let family = Family::of(source);
+    let mut found = Vec::new();
+    for link in links.iter().filter(|link| link.is_up && !link.is_loopback) {
+        if let Some((address, _)) = reached_by(link, family) {
+            let interface = Interface { name: link.name.clone(), index: link.index };
+            let symmetric = Some(leads_to(link, source));
+            found.push(Vantage { family, interface, address, stranger: source, symmetric });
+        }
+    }
+    if found.iter().any(|vantage| vantage.symmetric == Some(true)) {
+        found.retain(|vantage| vantage.symmetric == Some(true));
+    }
+    found
 }
 
 /// One for each interface and family that has an address that others can reach.
@@ -165,16 +223,9 @@ fn vantages(config: &Config, links: &[Link], own: &BTreeSet<IpAddr>) -> Vec<Vant
     let mut found = Vec::new();
     for link in links.iter().filter(|link| link.is_up && !link.is_loopback) {
         for (family, afar) in Family::BOTH.into_iter().zip(AFAR) {
-            let reachable = |address: IpAddr| match address {
-                IpAddr::V4(v4) => family == Family::V4 && !v4.is_link_local(),
-                IpAddr::V6(v6) => family == Family::V6 && !v6.is_unicast_link_local(),
-            };
-            let Some((address, prefix)) = link.addresses.iter().find(|(address, _)| reachable(*address))
-            else {
-                continue;
-            };
-            let leads_here = |to: IpAddr| route_to(to).ok().flatten() == Some(link.index);
-            let near = neighbour(*address, *prefix, own);
+            let Some((address, prefix)) = reached_by(link, family) else { continue };
+            let leads_here = |to: IpAddr| leads_to(link, to);
+            let near = neighbour(address, prefix, own);
             // Who is excepted is no stranger.
             let candidates = [Some(afar).filter(|afar| leads_here(*afar)), near, Some(afar)];
             let mut candidates = candidates.into_iter().flatten();
@@ -186,7 +237,7 @@ fn vantages(config: &Config, links: &[Link], own: &BTreeSet<IpAddr>) -> Vec<Vant
                 Vantage {
                     family,
                     interface: Interface { name: link.name.clone(), index: link.index },
-                    address: *address,
+                    address,
                     stranger,
                     symmetric: Some(leads_here(stranger)),
                 },

@@ -11,8 +11,8 @@ use super::scene::{Ours, Scene};
 const FIREWALLD_TABLE: &str = "firewalld";
 /// Exists while firewalld runs.
 const FIREWALLD: &str = "/run/firewalld.pid";
-/// Of every rule set that ufw lays.
-const UFW_CHAIN: &str = "ufw-user-input";
+/// Of every rule set that ufw lays, one a family.
+const UFW_CHAINS: [&str; 2] = ["ufw-user-input", "ufw6-user-input"];
 
 /// Looks at what stands.
 pub fn look(scene: &Scene, findings: &mut Findings) {
@@ -109,6 +109,11 @@ fn left_behind(scene: &Scene, findings: &mut Findings) {
     }
 }
 
+/// Whether ufw laid its rules there.
+pub fn is_of_ufw(scene: &Scene, which: Which) -> bool {
+    UFW_CHAINS.into_iter().any(|chain| scene.rules.has_chain(which, "filter", chain))
+}
+
 fn others(scene: &Scene, findings: &mut Findings) {
     let legacy = [Which::LegacyV4, Which::LegacyV6].into_iter().any(|which| scene.rules.is_in_use(which));
     let nft = [Which::Ip, Which::Ip6].into_iter().any(|which| scene.rules.is_in_use(which));
@@ -141,7 +146,7 @@ fn others(scene: &Scene, findings: &mut Findings) {
         _ => {}
     }
     let tables = [Which::Ip, Which::LegacyV4, Which::Ip6, Which::LegacyV6];
-    if tables.into_iter().any(|which| scene.rules.has_chain(which, "filter", UFW_CHAIN)) {
+    if tables.into_iter().any(|which| is_of_ufw(scene, which)) {
         findings.add(
             Severity::Note,
             "ufw",

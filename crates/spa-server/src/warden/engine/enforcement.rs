@@ -9,7 +9,7 @@ use spa_gate::{Ended, Lease, LeaseKey, Now};
 use spa_proto::Endpoint;
 
 use super::super::changes::Culprits;
-use super::super::events;
+use super::super::{events, set_back};
 use super::{CLOCK_JITTER, Engine, FIGHT_PAUSE, NAME_WITHIN, News, RETRY};
 use crate::clock;
 use crate::config::Config;
@@ -69,7 +69,17 @@ impl Engine {
             self.want(now, &key, &lease);
         }
         self.enforce();
+        self.note_clock();
         events::ended(&ended, self.not_written());
+    }
+
+    /// For who takes over these rules: the dates in them are by this wall clock.
+    pub(super) fn note_clock(&self) {
+        if !self.dry_run
+            && let Err(failure) = set_back::note(&self.config.state_dir)
+        {
+            events::clock_not_noted(&failure);
+        }
     }
 
     /// Writes what is wanted. Nobody waits for the reading back, which [`Self::settle`] does, and which comes before

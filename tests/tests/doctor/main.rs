@@ -1,5 +1,7 @@
 //! `spa-server doctor` calls a healthy set-up healthy, and finds each planted fault by its name, with its remedy.
 
+mod around;
+
 use serde_json::Value;
 use spa_tests::scene::Scene;
 use spa_tests::services::{tcp_echo, udp_echo};
@@ -35,7 +37,12 @@ fn edit(server: &Server, from: &str, to: &str) {
 
 /// The exit code and what `doctor --json` printed.
 fn doctor(server: &Server) -> (i32, Value) {
-    let output = server.call(&["doctor", "--json"]);
+    doctor_with(server, &[])
+}
+
+/// The same, with further options.
+fn doctor_with(server: &Server, options: &[&str]) -> (i32, Value) {
+    let output = server.call(&[&["doctor", "--json"], options].concat());
     let text = String::from_utf8_lossy(&output.stdout);
     let said = String::from_utf8_lossy(&output.stderr);
     let json =
