@@ -2,6 +2,7 @@
 //!
 //!     cargo bench -p spa-gate --bench instructions              # compare; status 1 where a step became dearer
 //!     cargo bench -p spa-gate --bench instructions -- --write   # make the baseline anew, with the change that explains it
+//!     cargo bench -p spa-gate --bench instructions -- --scale   # by clients and by remembered keys; status 1 where a cost grows
 //!
 //! A count does not depend on what else the machine does. It does depend on the compiler, whose version stands in the
 //! baseline: with another one the tolerance is wider.
@@ -18,6 +19,18 @@ use workload::{Population, Round, Step};
 
 /// Clients, all of whom knock.
 const CLIENTS: usize = 4;
+/// How many there are.
+#[derive(Clone, Copy)]
+struct Scale {
+    clients: usize,
+    /// Further public keys whose newest counter is known.
+    remembered: usize,
+}
+const SMALL: Scale = Scale { clients: CLIENTS, remembered: 0 };
+/// What a packet costs may not grow with these; and how much more than the first still counts as the same, in parts of 100.
+const BY_CLIENTS: [usize; 4] = [1, 100, 10_000, 100_000];
+const BY_REMEMBERED: [usize; 4] = [1, 1_000, 100_000, 1_000_000];
+const FLAT: u64 = 10;
 /// How much dearer than the baseline a step may be, in parts of 100: with the baseline's compiler; with another.
 /// (The hash tables' random seeds move a count by less than 1 %.)
 const TOLERANCE: (u64, u64) = (10, 25);
@@ -30,10 +43,13 @@ type Failure = Box<dyn std::error::Error>;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["--step", step, run] => return step_under_callgrind(step, run == "run"),
+        ["--step", step, run, clients, remembered] => {
+            return step_under_callgrind(step, run == "run", clients, remembered);
+        }
         [] => compare(),
         ["--write"] => write(),
-        _ => Err("usage: [--write]".into()),
+        ["--scale"] => scale(),
+        _ => Err("usage: [--write | --scale]".into()),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("instructions: {error}");
@@ -42,11 +58,12 @@ fn main() -> ExitCode {
 }
 
 /// What callgrind counts: the preparation, and with `run` the step as well.
-fn step_under_callgrind(step: &str, run: bool) -> ExitCode {
-    let Some(step) = step.parse().ok().and_then(|n: usize| Step::ALL.get(n)) else {
+fn step_under_callgrind(step: &str, run: bool, clients: &str, remembered: &str) -> ExitCode {
+    let step = step.parse().ok().and_then(|n: usize| Step::ALL.get(n));
+    let (Some(step), Ok(clients), Ok(remembered)) = (step, clients.parse(), remembered.parse()) else {
         return ExitCode::FAILURE;
     };
-    let mut round = Round::new(*step, &mut Population::new(CLIENTS, CLIENTS), 0);
+    let mut round = Round::new(*step, &mut Population::new(clients, CLIENTS), remembered);
     if run {
         round.run();
     }
@@ -56,11 +73,12 @@ fn step_under_callgrind(step: &str, run: bool) -> ExitCode {
 }
 
 /// Instructions of the program up to its end, and the number that it printed.
-fn callgrind(step: usize, run: bool) -> Result<(u64, u64), Failure> {
+fn callgrind(step: usize, run: bool, scale: Scale) -> Result<(u64, u64), Failure> {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(std::env::current_exe()?)
         .args(["--step", &step.to_string(), if run { "run" } else { "prepare" }])
+        .args([scale.clients.to_string(), scale.remembered.to_string()])
         .output()
         .map_err(|error| format!("valgrind: {error} (Debian's package valgrind)"))?;
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -77,10 +95,41 @@ fn callgrind(step: usize, run: bool) -> Result<(u64, u64), Failure> {
 fn measure() -> Result<BTreeMap<&'static str, u64>, Failure> {
     let mut counts = BTreeMap::new();
     for (number, step) in Step::ALL.iter().enumerate() {
-        let ((prepared, _), (run, packets)) = (callgrind(number, false)?, callgrind(number, true)?);
-        counts.insert(step.name(), run.saturating_sub(prepared) / packets.max(1));
+        counts.insert(step.name(), a_packet(number, SMALL)?);
     }
     Ok(counts)
+}
+
+fn a_packet(step: usize, scale: Scale) -> Result<u64, Failure> {
+    let ((prepared, _), (run, packets)) = (callgrind(step, false, scale)?, callgrind(step, true, scale)?);
+    Ok(run.saturating_sub(prepared) / packets.max(1))
+}
+
+/// Each step by the number of clients, and the warden's last by that of remembered keys.
+fn scale() -> Result<ExitCode, Failure> {
+    let mut grows = false;
+    let mut row = |step: usize, what: &str, scales: [Scale; 4]| -> Result<(), Failure> {
+        let mut counts = Vec::new();
+        for scale in scales {
+            counts.push(a_packet(step, scale)?);
+        }
+        let bad = counts.iter().any(|count| count * 100 > counts[0] * (100 + FLAT));
+        grows |= bad;
+        let columns: String = counts.iter().map(|count| format!("{count:>9}")).collect();
+        println!("{:<42} {what:<15}{columns}{}", Step::ALL[step].name(), if bad { "  GROWS" } else { "" });
+        Ok(())
+    };
+    println!("instructions a packet; at most {FLAT} % above the first count as the same");
+    println!("{:<58}{BY_CLIENTS:?} clients", "");
+    for step in 0..Step::ALL.len() {
+        row(step, "clients", BY_CLIENTS.map(|clients| Scale { clients, remembered: 0 }))?;
+    }
+    println!("{:<58}{BY_REMEMBERED:?} remembered keys", "");
+    for step in [Step::Open, Step::Judge] {
+        let number = Step::ALL.iter().position(|one| *one == step).unwrap_or_default();
+        row(number, "remembered", BY_REMEMBERED.map(|remembered| Scale { remembered, ..SMALL }))?;
+    }
+    Ok(if grows { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn baseline_file() -> PathBuf {
