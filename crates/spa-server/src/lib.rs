@@ -24,7 +24,12 @@ mod warden;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
+
+/// The command line's definition, for what is generated from it or checked against it.
+pub fn command() -> clap::Command {
+    cli::Cli::command()
+}
 
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
