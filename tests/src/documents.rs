@@ -153,8 +153,10 @@ pub fn steps(document: &Path) -> Vec<Step> {
     steps
 }
 
+/// What begins with a capital letter is for people.
 fn comment(line: &str) -> Option<&str> {
-    line.strip_prefix("<!-- ")?.strip_suffix(" -->")
+    let said = line.strip_prefix("<!-- ")?.strip_suffix(" -->")?;
+    (!said.starts_with(char::is_uppercase)).then_some(said)
 }
 
 fn parse(said: &str, at: &str) -> (Action, Vec<Condition>) {

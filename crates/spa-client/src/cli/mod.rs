@@ -83,7 +83,7 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Exec(command) => return block_on(exec::run(command, &load(&path()?)?, say))?,
         Command::Keygen(command) => keygen::run(&command, &path()?, say)?,
         Command::Import(command) => import::run(&command, &path()?, say)?,
-        Command::Hosts { json } => hosts::run(&load(&path()?)?, json),
+        Command::Hosts { json } => hosts::run(&load(&path()?)?, json)?,
         Command::Check { host, json } => {
             let path = path()?;
             return block_on(check::run(&load(&path)?, &path, host.as_deref(), json))?;
