@@ -41,11 +41,13 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    let config = cli.config.clone();
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            log::say!("spa-server: {failure}");
-            ExitCode::from(failure.exit as u8)
+            let exit = failure.exit;
+            log::say!("spa-server: {}", failure.for_config(&config));
+            ExitCode::from(exit as u8)
         }
     }
 }

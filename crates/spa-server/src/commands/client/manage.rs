@@ -14,23 +14,26 @@ use crate::log::say;
 
 /// Removes a client.
 pub fn remove(config: &Config, name: &ClientName) -> Outcome {
-    let toml = config.client_path(name);
-    if !toml.exists() {
+    if !config.client_path(name).exists() {
         let what = format_args!("there is no client {name} in {}", config.clients_dir.display());
         return Err(Failure::new(Exit::NoInput, what).hint("spa-server client list"));
     }
     // What cannot be read is removed all the same: perhaps that is why.
     let psk = config.client_named(name).map(|client| client.psk_path);
-    // The enrolment goes first: a psk alone lets nobody in.
-    remove_file(&toml)?;
-    for path in [psk_path(config, name), spare_psk_path(config, name)]
-        .into_iter()
-        .chain(psk.ok().filter(|path| is_ours(config, path)))
-    {
+    remove_files(config, name)?;
+    if let Some(path) = psk.ok().filter(|path| is_ours(config, path)) {
         remove_file(&path)?;
     }
     say!("removed {name}");
     shut_out(config, name)
+}
+
+/// Removes a client's file and the psk files that are called after it. The enrolment goes first: a psk alone lets nobody
+/// in.
+pub(super) fn remove_files(config: &Config, name: &ClientName) -> Outcome {
+    remove_file(&config.client_path(name))?;
+    remove_file(&psk_path(config, name))?;
+    remove_file(&spare_psk_path(config, name))
 }
 
 /// A psk file of a place of its own is the administrator's.
@@ -107,11 +110,19 @@ pub fn rotate(config: &Config, options: &ClientRotate) -> Outcome {
     if is_ours(config, &client.psk_path) {
         remove_file(&client.psk_path)?;
     }
-    handover.present(&line)?;
-    say!(
-        "{name} has new keys; what it had opens nothing any more. On the client: spa-client import --update"
-    );
-    shut_out(config, name)
+    let presented = handover.present(&line).map_err(|failure| {
+        failure.hint(format_args!(
+            "{name} has new keys that nobody has seen: spa-server client rotate {name} again, where its invite can be \
+             written"
+        ))
+    });
+    if presented.is_ok() {
+        say!(
+            "{name} has new keys; what it had opens nothing any more. On the client: spa-client import --update"
+        );
+        say_if_disabled(&client);
+    }
+    presented.and(shut_out(config, name))
 }
 
 /// Prints an invite for a client that keeps its keys: with the newest cloak key, the address and the services of now.
@@ -141,9 +152,22 @@ pub fn invite(config: &Config, options: &ClientInvite) -> Outcome {
     edit.set("cloak", keys.cloaks[0].id());
     edit.set_first_knock_by(handover.expires);
     edit.write()?;
-    handover.present(&line)?;
-    say!("for a client that has its private key already. There: spa-client import --update");
-    reload_if_running(config)
+    let presented = handover.present(&line).map_err(|failure| {
+        failure.hint(format_args!("nothing is lost: spa-server client invite {} again", options.name))
+    });
+    if presented.is_ok() {
+        say!("for a client that has its private key already. There: spa-client import --update");
+        say_if_disabled(&client);
+    }
+    presented.and(reload_if_running(config))
+}
+
+/// An invite that opens nothing for now is easily taken for one that does.
+fn say_if_disabled(client: &Client) {
+    if client.disabled {
+        let name = &client.policy.name;
+        say!("{name} is disabled: the invite opens nothing before spa-server client enable {name}");
+    }
 }
 
 /// What the client reaches this server by: as the last invite had it.
