@@ -6,7 +6,7 @@ use crate::cloak_use::{self, LastUsed};
 use crate::commands::{print, print_json};
 use crate::config::date::Date;
 use crate::config::{Client, Config};
-use crate::error::{Exit, Failure, Outcome};
+use crate::error::{Exit, Failure, Outcome, with_config};
 use crate::journal::{Content, Journal};
 use crate::log::say;
 use crate::{clock, warden};
@@ -62,7 +62,7 @@ pub fn list(config: &Config, as_json: bool) -> Outcome {
     if as_json {
         print_json(&clients.iter().map(|client| json(client, &known)).collect())?;
     } else if !clients.is_empty() || failures.is_empty() {
-        table(&clients, &known)?;
+        table(config, &clients, &known)?;
     }
     let count = failures.len();
     failures.into_iter().next().map_or(Ok(()), |first| {
@@ -71,9 +71,10 @@ pub fn list(config: &Config, as_json: bool) -> Outcome {
     })
 }
 
-fn table(clients: &[Client], known: &Known) -> Outcome {
+fn table(config: &Config, clients: &[Client], known: &Known) -> Outcome {
     if clients.is_empty() {
-        say!("no clients; spa-server client add NAME --allow SERVICE --host ADDRESS");
+        let add = "spa-server client add NAME --allow SERVICE --host ADDRESS";
+        say!("no clients; {}", with_config(add, &config.path));
         return Ok(());
     }
     print(&format!("{:<20} {:<8} {:<20} {:<8} ALLOW", "CLIENT", "STATE", "LAST KNOCK", "CLOAK"))?;

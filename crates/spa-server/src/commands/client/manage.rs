@@ -8,7 +8,7 @@ use super::{Edit, Fresh, Handover, Known, check_host, psk_path, shut_out};
 use crate::cli::{ClientInvite, ClientRotate};
 use crate::commands::reload_if_running;
 use crate::config::{Client, Config};
-use crate::error::{Exit, Failure, Outcome};
+use crate::error::{Exit, Failure, Outcome, with_config};
 use crate::files::{self, Existing};
 use crate::log::say;
 
@@ -60,7 +60,8 @@ pub fn disable(config: &Config, name: &ClientName) -> Outcome {
     let mut edit = Edit::of(&client)?;
     edit.set("disabled", true);
     edit.write()?;
-    say!("disabled {name}; spa-server client enable {name} lets it in again");
+    let enable = with_config(&format!("spa-server client enable {name}"), &config.path);
+    say!("disabled {name}; {enable} lets it in again");
     shut_out(config, name)
 }
 
@@ -120,7 +121,7 @@ pub fn rotate(config: &Config, options: &ClientRotate) -> Outcome {
         say!(
             "{name} has new keys; what it had opens nothing any more. On the client: spa-client import --update"
         );
-        say_if_disabled(&client);
+        say_if_disabled(config, &client);
     }
     presented.and(shut_out(config, name))
 }
@@ -157,16 +158,17 @@ pub fn invite(config: &Config, options: &ClientInvite) -> Outcome {
     });
     if presented.is_ok() {
         say!("for a client that has its private key already. There: spa-client import --update");
-        say_if_disabled(&client);
+        say_if_disabled(config, &client);
     }
     presented.and(reload_if_running(config))
 }
 
 /// An invite that opens nothing for now is easily taken for one that does.
-fn say_if_disabled(client: &Client) {
+fn say_if_disabled(config: &Config, client: &Client) {
     if client.disabled {
         let name = &client.policy.name;
-        say!("{name} is disabled: the invite opens nothing before spa-server client enable {name}");
+        let enable = with_config(&format!("spa-server client enable {name}"), &config.path);
+        say!("{name} is disabled: the invite opens nothing before {enable}");
     }
 }
 
