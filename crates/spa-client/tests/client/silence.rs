@@ -48,6 +48,10 @@ struct Place {
 const NEAR: Place = Place { own: "127.0.0.1", peer: "127.0.0.1", round_trip: 0, runs: 15 };
 const FAR: Place = Place { own: "192.168.77.1", peer: "192.168.77.2", round_trip: 50, runs: 9 };
 
+/// What a knock may add to a plain connect and one round trip, in milliseconds. The program's start is part of it, and
+/// the `iptables` that stands for the server's work.
+const ALLOWANCE: f64 = 20.0;
+
 /// Lets the peer's connections in when its knock has come, by an iptables rule.
 fn grant(server: &Server, peer: &str, port: u16) {
     server.receive();
@@ -58,10 +62,16 @@ fn read_byte(from: &mut impl Read) {
     from.read_exact(&mut [0]).unwrap();
 }
 
-fn median(runs: impl Iterator<Item = Duration>) -> f64 {
-    let mut times: Vec<_> = runs.collect();
-    times.sort();
-    times[times.len() / 2].as_secs_f64() * 1000.0
+/// Milliseconds.
+struct Times {
+    best: f64,
+    median: f64,
+}
+
+fn times(runs: impl Iterator<Item = Duration>) -> Times {
+    let mut times: Vec<_> = runs.map(|time| time.as_secs_f64() * 1000.0).collect();
+    times.sort_by(f64::total_cmp);
+    Times { best: times[0], median: times[times.len() / 2] }
 }
 
 /// Prints and judges the time from the start of the command to the server's first byte, beside a plain connect's.
@@ -77,7 +87,7 @@ fn measure(place: &Place) {
             let _ = stream.unwrap().write_all(b"!"); // a loser of the race is gone already
         }
     });
-    let plain = median((0..runs).map(|_| {
+    let plain = times((0..runs).map(|_| {
         let start = Instant::now();
         read_byte(&mut TcpStream::connect((peer, port)).unwrap());
         start.elapsed()
@@ -85,7 +95,7 @@ fn measure(place: &Place) {
     drop_connections(port);
     let server = Server::new(&format!("{own}:0"));
     let home = Home::with_host(peer, server.address().port(), "{}");
-    let knocked = median((0..runs).map(|_| {
+    let knocked = times((0..runs).map(|_| {
         let elapsed = thread::scope(|scope| {
             let granting = scope.spawn(|| grant(&server, peer, port));
             let start = Instant::now();
@@ -104,11 +114,14 @@ fn measure(place: &Place) {
     }));
     let losers = accepted.load(Ordering::SeqCst) - 2 * runs;
     println!(
-        "round trip {round_trip} ms: plain connect {plain:.1} ms, knock and connect {knocked:.1} ms; \
-         in {runs} runs the server saw {losers} losers"
+        "round trip {round_trip} ms, median (best): plain connect {:.1} ({:.1}) ms, knock and connect {:.1} ({:.1}) ms; \
+         in {runs} runs the server saw {losers} losers",
+        plain.median, plain.best, knocked.median, knocked.best
     );
+    // The best of each: a busy machine makes single runs late, a wait in the program makes all of them late.
+    assert!(knocked.best <= plain.best + f64::from(round_trip) + ALLOWANCE, "{} ms", knocked.best);
     // One SYN that comes too early is repeated after a second: that is what must never be waited for.
-    assert!(knocked < plain + f64::from(round_trip) + 500.0, "{knocked} ms");
+    assert!(knocked.median < plain.median + f64::from(round_trip) + 500.0, "{} ms", knocked.median);
     assert!(losers < runs, "the server's program sees the losers");
 }
 
