@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use spa_proto::{ClientName, Endpoint, ServiceName};
+use spa_proto::{ClientName, Endpoint, Seconds, ServiceName};
 
-use crate::config::duration::Seconds;
 use crate::config::{DEFAULT_PATH, date::Date};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 64 usage, 65 bad data, 66 missing input, 69 something needed is not \

@@ -1,7 +1,6 @@
 //! The configuration, checked: what every other part of the server is told.
 
 pub mod date;
-pub mod duration;
 mod raw;
 mod wording;
 

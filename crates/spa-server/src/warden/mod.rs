@@ -36,12 +36,12 @@ use self::watchdog::{Pulse, Watchdog};
 use crate::cli::Run;
 use crate::clock::{self, BootTimer, ClockWatch};
 use crate::config::Config;
-use crate::config::duration::Seconds;
 use crate::control::{Request, Response};
 use crate::error::{Exit, Failure, Outcome};
 use crate::link::{Counts, FromVerifier, Handover};
 use crate::lock::{self, Lock};
 use crate::{files, firewall};
+use spa_proto::Seconds;
 
 /// The replay record, in the state directory.
 pub const RECORD: &str = "replay";

@@ -17,12 +17,12 @@ use self::dialogue::Services;
 use self::whereabouts::Session;
 use super::keygen::{new_keys, random_port};
 use crate::cli::{Init, Run};
-use crate::config::duration::Seconds;
 use crate::config::{Backend, Config, DEFAULT_PATH};
 use crate::error::{Exit, Failure, Outcome};
 use crate::files::{self, Existing};
 use crate::log::say;
 use crate::{control, firewall, log, terminal, warden};
+use spa_proto::Seconds;
 
 /// How long protection is on trial where nobody says.
 const TRIAL: Seconds = Seconds(120);
