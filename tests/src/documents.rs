@@ -9,11 +9,11 @@
 //! <!-- not run: why -->                        only to be read
 //! ```
 //!
-//! `<!-- setup: server; COMMAND -->` stands alone: what the reader is supposed to have already. What may stand after
-//! the semicolon is [`Condition`].
+//! `<!-- setup: server; COMMAND -->` stands alone: what the reader is supposed to have already, or a look that all is as
+//! the page says. What may stand after the semicolon is [`Condition`].
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A block, or a setup.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub struct Step {
 pub enum Action {
     /// Run it on that machine.
     Run(String),
+    /// The same, for what the page does not show.
+    Setup(String),
     /// Write it on that machine to that path.
     File(String, String),
     /// Look that it calls that script.
@@ -48,6 +50,12 @@ pub enum Condition {
     OutputInvite,
     /// Its standard input is the invite.
     InputInvite,
+    /// Its standard input is this line.
+    InputLine(String),
+    /// It is on a terminal, where every question is answered with Enter.
+    OnTerminal,
+    /// It may end with this status as well as with 0.
+    MayEndWith(i32),
     /// The invite is in the environment as SPA_INVITE.
     EnvironmentInvite,
     /// The client's ssh key and known hosts are in the environment as SSH_KEY and KNOWN_HOSTS.
@@ -64,6 +72,37 @@ pub enum Condition {
     Placeholder(String, String, String),
 }
 
+impl Step {
+    /// The commands that a reader types: lines, and what a semicolon parts; without comments.
+    pub fn commands(&self) -> Vec<String> {
+        commands(&self.text)
+    }
+}
+
+/// The commands of some lines of shell, as they are written: comments and line breaks behind a backslash taken out.
+pub fn commands(text: &str) -> Vec<String> {
+    let joined = text.replace("\\\n", " ");
+    let lines = joined.lines().map(|line| line.split(" #").next().unwrap_or_default());
+    let parts = lines.flat_map(|line| line.split("; ")).map(str::trim);
+    parts.filter(|part| !part.is_empty() && !part.starts_with('#')).map(str::to_owned).collect()
+}
+
+/// Every page that a reader is meant to follow or look something up in.
+///
+/// # Panics
+/// If the checkout cannot be read.
+pub fn pages() -> Vec<PathBuf> {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut pages = vec![checkout.join("README.md"), checkout.join("CHANGELOG.md")];
+    for directory in ["docs", "docs/guides"] {
+        let entries = fs::read_dir(checkout.join(directory)).expect("a directory of the checkout");
+        let paths = entries.map(|entry| entry.expect("a readable directory").path());
+        pages.extend(paths.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    }
+    pages.sort();
+    pages
+}
+
 /// The steps of a document, in order.
 ///
 /// # Panics
@@ -71,7 +110,7 @@ pub enum Condition {
 pub fn steps(document: &Path) -> Vec<Step> {
     let name = document.display();
     let text = fs::read_to_string(document).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let (mut steps, mut mark) = (Vec::new(), None);
+    let (mut steps, mut mark, mut previous) = (Vec::new(), None, "");
     let mut lines = text.lines().enumerate();
     while let Some((index, line)) = lines.next() {
         let at = format!("{name}:{}", index + 1);
@@ -93,7 +132,7 @@ pub fn steps(document: &Path) -> Vec<Step> {
                 Some(setup) => {
                     let (machine, command) =
                         setup.split_once("; ").unwrap_or_else(|| panic!("{at}: setup of what?"));
-                    let action = Action::Run(machine.into());
+                    let action = Action::Setup(machine.into());
                     steps.push(Step {
                         line: index + 1,
                         action,
@@ -106,13 +145,18 @@ pub fn steps(document: &Path) -> Vec<Step> {
             };
         } else {
             assert!(mark.is_none(), "{at}: a mark that is not right before a block");
+            let code = previous.is_empty() && line.starts_with("    ");
+            assert!(!code, "{at}: an indented block can have no mark: put it between fences");
+            previous = line;
         }
     }
     steps
 }
 
+/// What begins with a capital letter is for people.
 fn comment(line: &str) -> Option<&str> {
-    line.strip_prefix("<!-- ")?.strip_suffix(" -->")
+    let said = line.strip_prefix("<!-- ")?.strip_suffix(" -->")?;
+    (!said.starts_with(char::is_uppercase)).then_some(said)
 }
 
 fn parse(said: &str, at: &str) -> (Action, Vec<Condition>) {
@@ -138,11 +182,18 @@ fn condition(part: &str, at: &str) -> Condition {
         "SPA_INVITE is the invite" => Condition::EnvironmentInvite,
         "with an ssh key" => Condition::EnvironmentKey,
         "in the background" => Condition::Background,
+        "on a terminal, taking what is proposed" => Condition::OnTerminal,
         "after the background command is stopped" => Condition::AfterBackground,
         "after port 22 is closed" => Condition::AfterClosed,
         _ => {
             if let Some(name) = part.strip_prefix("after the invite is imported as ") {
                 return Condition::AfterImport(name.into());
+            }
+            if let Some(line) = part.strip_prefix("input is the line ") {
+                return Condition::InputLine(line.into());
+            }
+            if let Some(status) = part.strip_prefix("may end with ").and_then(|status| status.parse().ok()) {
+                return Condition::MayEndWith(status);
             }
             let placeholder = part.split_once(" is ").and_then(|(word, place)| {
                 let (machine, path) = place.split_once(':')?;

@@ -63,14 +63,24 @@ impl Terminal {
     /// # Panics
     /// If it is not shown in ten seconds, with what is.
     pub fn expect(&mut self, text: &str) {
+        self.expect_one_of(&[text]);
+    }
+
+    /// Waits until one of these texts is shown, and returns the one that is shown first.
+    ///
+    /// # Panics
+    /// As [`Self::expect`].
+    pub fn expect_one_of<'a>(&mut self, texts: &[&'a str]) -> &'a str {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let screen = self.screen();
-            if let Some(at) = screen.get(self.read..).and_then(|new| new.find(text)) {
+            let new = screen.get(self.read..).unwrap_or_default();
+            let found = texts.iter().filter_map(|text| Some((new.find(text)?, *text)));
+            if let Some((at, text)) = found.min() {
                 self.read += at + text.len();
-                return;
+                return text;
             }
-            assert!(Instant::now() < deadline, "\"{text}\" is not shown; the screen:\n{screen}");
+            assert!(Instant::now() < deadline, "none of {texts:?} is shown; the screen:\n{screen}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -4,12 +4,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 
 use rustix::process::Signal;
-use spa_tests::documents::{Action, Condition, Step, steps};
+use spa_tests::documents::{Action, Condition, Step, pages, steps};
 use spa_tests::machine::{Machine, root_or_skip};
 use spa_tests::probe::{self, PATIENCE, Probe, eventually};
-use spa_tests::{Family, Process, Topology, in_namespace, succeeded};
+use spa_tests::{Family, Process, Terminal, Topology, in_namespace, skip, succeeded};
 
 /// What the documents call the server.
 const NAMES: &str = "bastion.example.org vpn.example.org";
@@ -25,10 +26,10 @@ if [ \"$(hostname)\" = server ]; then
 fi";
 
 macro_rules! documents {
-    ($($test:ident: $path:literal, $families:expr;)+) => { $(
+    ($($test:ident: $path:expr, $families:expr;)+) => { $(
         #[test]
         fn $test() {
-            if root_or_skip(stringify!($test)).is_some() {
+            if root_or_skip(stringify!($test)).is_some() && has_packages(stringify!($test), $path) {
                 in_namespace(|| follow($path, $families));
             }
         }
@@ -36,10 +37,12 @@ macro_rules! documents {
 }
 
 documents! {
+    readme: README, &Family::BOTH;
     guide_ssh_server: "docs/guides/ssh-server.md", &Family::BOTH;
     guide_wireguard: "docs/guides/wireguard.md", &Family::BOTH;
     guide_ci_job: "docs/guides/ci-job.md", &Family::BOTH;
     migrating_from_fwknop: "docs/MIGRATING-FROM-FWKNOP.md", &Family::BOTH;
+    troubleshooting: "docs/TROUBLESHOOTING.md", &Family::BOTH;
     // Its examples are of iptables alone, as knockd's own.
     migrating_from_knockd: "docs/MIGRATING-FROM-KNOCKD.md", &[Family::V4];
 }
@@ -47,24 +50,49 @@ documents! {
 /// Every document can be read, and every block of shell has its mark.
 #[test]
 fn every_block_of_shell_has_a_mark() {
-    for document in ["docs/guides", "docs"].iter().flat_map(|directory| markdown(&checkout(directory))) {
-        if !WITHOUT_MARKS.iter().any(|name| document.ends_with(name)) {
-            steps(&document);
-        }
+    for document in pages() {
+        steps(&document);
     }
 }
 
-/// Their commands build and measure, which other tests do, or belong to an emergency.
-const WITHOUT_MARKS: &[&str] = &["BENCHMARKS.md", "PROTOCOL.md", "TORTURE.md", "TROUBLESHOOTING.md"];
+/// README's way from the packages to an `ssh bastion` that knocks by itself has at most so many commands on each side.
+const MOST_COMMANDS: usize = 8;
+
+#[test]
+fn the_way_through_readme_is_short() {
+    let text = fs::read_to_string(checkout(README)).expect("README.md");
+    let end = 1 + text.lines().position(|line| line == "### Undo everything").expect("how it is undone");
+    for machine in ["server", "client"] {
+        let on_machine = |step: &Step| step.line < end && step.action == Action::Run(machine.into());
+        let way = steps(&checkout(README)).into_iter().filter(on_machine);
+        let commands: Vec<String> = way.flat_map(|step| step.commands()).collect();
+        let few = (4..=MOST_COMMANDS).contains(&commands.len());
+        assert!(few, "{} commands on the {machine}: {commands:#?}", commands.len());
+        assert!(commands[0].starts_with("apt-get install "), "it begins with the package: {commands:#?}");
+    }
+}
+
+/// Its reader has nothing but the packages.
+const README: &str = "README.md";
+
+/// Builds the packages where the document begins with them; false, and reported as skipped, where they cannot be built.
+fn has_packages(test: &str, document: &str) -> bool {
+    if document != README {
+        return true;
+    }
+    for (tool, arguments) in [("cargo", &["deb", "--version"][..]), ("dpkg-shlibdeps", &["--version"])] {
+        if !Command::new(tool).args(arguments).output().is_ok_and(|output| output.status.success()) {
+            skip(test, &format!("{tool} {} fails: the packages cannot be built", arguments.join(" ")));
+            return false;
+        }
+    }
+    let script = checkout("tests/packages.sh");
+    succeeded("tests/packages.sh build", &Command::new(script).arg("build").output().expect("bash runs"));
+    true
+}
 
 fn checkout(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
-}
-
-fn markdown(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-    let paths = entries.map(|entry| entry.expect("a readable directory").path());
-    paths.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect()
 }
 
 /// Two machines, and what is handed from one to the other by hand.
@@ -73,17 +101,28 @@ struct Reader {
     server: Machine,
     client: Machine,
     invite: String,
-    background: Option<Process>,
+    background: Option<Background>,
+}
+
+/// What goes on while the reader does the next steps.
+enum Background {
+    Process(Process),
+    Terminal(Terminal),
 }
 
 fn follow(document: &str, families: &[Family]) {
     let mut reader = Reader::new(families);
+    if document != README {
+        for machine in [&reader.server, &reader.client] {
+            machine.sh(INSTALL);
+        }
+    }
     for step in steps(&checkout(document)) {
         let at = format!("{document}:{}", step.line);
         println!("{at}: {:?} {:?}", step.action, step.conditions);
         reader.prepare(&step);
         match &step.action {
-            Action::Run(machine) => reader.run(machine, &step, &at),
+            Action::Run(machine) | Action::Setup(machine) => reader.run(machine, &step, &at),
             Action::File(machine, path) => reader.machine(machine).write(path, &reader.filled_in(&step)),
             Action::Workflow(script) => calls(&step.text, script, &at),
             Action::NotRun(_) => {}
@@ -95,9 +134,6 @@ impl Reader {
     fn new(families: &[Family]) -> Self {
         let topology = Topology::new();
         let (server, client) = (Machine::boot("server"), Machine::boot("client"));
-        for machine in [&server, &client] {
-            machine.sh(INSTALL);
-        }
         let addresses =
             families.iter().map(|family| format!("{} {NAMES}\n", topology.server.address(*family)));
         let hosts = addresses.collect::<String>();
@@ -125,8 +161,17 @@ impl Reader {
         for condition in &step.conditions {
             match condition {
                 Condition::AfterBackground => {
-                    self.server.sh("kill -INT $(cat /run/background.pid)");
-                    self.background.take().expect("a command in the background").wait();
+                    match self.background.take().expect("a command in the background") {
+                        Background::Process(mut process) => {
+                            self.server.sh("kill -INT $(cat /run/background.pid)");
+                            process.wait();
+                        }
+                        Background::Terminal(mut terminal) => {
+                            terminal.send("\x03");
+                            terminal.wait();
+                        }
+                    }
+                    self.server.sh("timeout 10 tail --pid=$(cat /run/background.pid) -f /dev/null");
                 }
                 Condition::AfterClosed => eventually("port 22 closes", PATIENCE * 6, || {
                     let server = self.topology.server.address(Family::V4);
@@ -146,9 +191,15 @@ impl Reader {
         let machine = self.machine(name);
         if has(Condition::Background) {
             let lines = format!("echo $$ >/run/background.pid; exec {}", step.text.trim());
-            let mut process = Process::start(at, machine.command().args(["bash", "-c", &lines]));
-            process.wait_log("ready", 0);
-            self.background = Some(process);
+            let mut command = machine.command();
+            command.args(["bash", "-c", &lines]);
+            self.background = Some(if has(Condition::OnTerminal) {
+                Background::Terminal(take_proposals(&command))
+            } else {
+                let mut process = Process::start(at, &mut command);
+                process.wait_log("ready", 0);
+                Background::Process(process)
+            });
             return;
         }
         let mut environment = Vec::new();
@@ -159,8 +210,15 @@ impl Reader {
             environment.push(("SSH_KEY", self.client.sh("cat ~/.ssh/id_ed25519")));
             environment.push(("KNOWN_HOSTS", self.client.sh("cat ~/.ssh/known_hosts")));
         }
-        let input = if has(Condition::InputInvite) { self.invite.as_bytes() } else { b"" };
-        let output = machine.call(&step.text, &environment, input);
+        let line = step.conditions.iter().find_map(|condition| match condition {
+            Condition::InputLine(line) => Some(format!("{line}\n")),
+            Condition::InputInvite => Some(self.invite.clone()),
+            _ => None,
+        });
+        let mut output = machine.call(&step.text, &environment, line.unwrap_or_default().as_bytes());
+        if output.status.code().is_some_and(|status| has(Condition::MayEndWith(status))) {
+            output.status = ExitStatus::default();
+        }
         let said = succeeded(&format!("{at}:\n{}", step.text), &output);
         println!("{said}{}", String::from_utf8_lossy(&output.stderr));
         if has(Condition::OutputInvite) {
@@ -187,10 +245,24 @@ impl Drop for Reader {
             let journal = self.server.call("journalctl -b --no-pager | tail -60; iptables -S", &[], b"");
             eprintln!("---- server\n{}", String::from_utf8_lossy(&journal.stdout));
         }
-        if let Some(process) = &self.background {
+        if let Some(Background::Process(process)) = &self.background {
             process.signal(Signal::KILL);
         }
     }
+}
+
+/// Answers each question with Enter, until what was asked for runs.
+fn take_proposals(command: &Command) -> Terminal {
+    /// More than any of our dialogues asks.
+    const QUESTIONS: usize = 10;
+    let mut terminal = Terminal::start(command, 80, 24);
+    for _ in 0..QUESTIONS {
+        if terminal.expect_one_of(&["]: ", "ready"]) == "ready" {
+            return terminal;
+        }
+        terminal.send("\n");
+    }
+    panic!("questions without end:\n{}", terminal.screen());
 }
 
 /// A workflow file calls the script and hands over what it wants.

@@ -99,6 +99,8 @@ pub enum Error {
         waited: Duration,
         /// An ICMP error came back from the SPA port: nobody protects it.
         unprotected: bool,
+        /// Every packet asked for the address that the server sees.
+        observed: bool,
     },
     /// The port answered that nobody listens (or a firewall said so in its place), until the time was over.
     Refused {
@@ -132,14 +134,23 @@ impl Error {
                  is the server running there, is the port right?"
                     .to_owned(),
             ),
-            Self::NoAnswer { .. } => Some(
-                "likely reasons: this clock or the server's is wrong by a minute or more; the server saw another \
-                 address than the one asked for (try --source observed); its policy does not allow this; or the \
-                 packet was lost or blocked on the path (spa-client check)"
-                    .to_owned(),
-            ),
+            Self::NoAnswer { observed, .. } => {
+                let address = if *observed {
+                    ""
+                } else {
+                    "the server saw another address than the one asked for (try --source observed); "
+                };
+                Some(format!(
+                    "likely reasons: this clock or the server's is wrong by a minute or more; {address}its policy does \
+                     not allow this; the keys here were replaced or retired on the server (its administrator makes a new \
+                     invite, spa-client import --update takes it); or the packet was lost or blocked on the path \
+                     (spa-client check)"
+                ))
+            }
             Self::Refused { .. } => Some(
-                "either the port opened and nothing listens there, or a firewall refuses in its place".to_owned(),
+                "the port opened and nothing listens there; or a firewall rejects in its place; or no spa-server protects \
+                 it there: is this the right host and port, does the server run?"
+                    .to_owned(),
             ),
             Self::Clock => Some("set this machine's clock".to_owned()),
             Self::NoResolver { .. } => Some(
@@ -212,6 +223,38 @@ impl std::error::Error for Error {
             }
             Self::KeyFile { source, .. } => Some(source),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_name_what_may_be_so_and_nothing_else() {
+        let (target, waited) = (String::from("tcp/22 of bastion"), Duration::from_secs(5));
+        let unanswered =
+            |unprotected, observed| Error::NoAnswer { target: target.clone(), waited, unprotected, observed };
+        for (error, with, without) in [
+            (
+                unanswered(false, false),
+                &["--source observed", "replaced or retired", "import --update", "clock", "policy"][..],
+                "closed",
+            ),
+            (unanswered(false, true), &["replaced or retired", "clock", "lost"], "--source"),
+            (unanswered(true, false), &["is the server running"], "--source"),
+            (
+                Error::Refused { target: target.clone(), waited },
+                &["nothing listens there", "a firewall rejects", "no spa-server protects it there"],
+                "--source",
+            ),
+        ] {
+            let hint = error.hint().unwrap_or_default();
+            for word in with {
+                assert!(hint.contains(word), "{error:?}: no \"{word}\" in: {hint}");
+            }
+            assert!(!hint.contains(without), "{error:?}: {without} in: {hint}");
         }
     }
 }

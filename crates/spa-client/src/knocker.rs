@@ -217,6 +217,12 @@ impl Knocker {
         })
     }
 
+    /// Whether every packet asked for the address that the server sees, whatever that is.
+    pub(crate) fn is_observed(&self) -> bool {
+        let observed = |path: &Path| path.address == Address::Observed;
+        self.current.as_ref().is_some_and(|current| current.paths.iter().all(observed))
+    }
+
     /// The addresses knocked at, with another port.
     pub(crate) fn addresses(&self, port: u16) -> Vec<SocketAddr> {
         let paths = self.current.as_ref().map_or(&[][..], |current| &current.paths);

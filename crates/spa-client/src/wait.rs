@@ -105,7 +105,8 @@ impl Knocker {
         if race.was_refused() {
             return Err(Error::Refused { target, waited: timeout });
         }
-        Err(Error::NoAnswer { target, waited: timeout, unprotected: self.is_unprotected() })
+        let (unprotected, observed) = (self.is_unprotected(), self.is_observed());
+        Err(Error::NoAnswer { target, waited: timeout, unprotected, observed })
     }
 
     async fn keep_knocking(&mut self, start: Instant) -> std::convert::Infallible {

@@ -2,39 +2,14 @@
 #![allow(missing_docs)]
 
 mod common;
-
-use core::cell::Cell;
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "../../spa-capture/tests/counting/mod.rs"]
+mod counting;
 
 use common::forge::{self, forge};
 use common::*;
+use counting::allocations;
 use spa_gate::Reason;
 use spa_proto::CloakKey;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// The system's allocator, counting a thread's allocations.
-struct Counting;
-
-// SAFETY: every call goes unchanged to the system's allocator, which keeps the contract; counting allocates nothing,
-// since the thread-local is constant-initialized and has no destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`, and the pointer came from `System`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn refusals_do_not_allocate() {
@@ -67,13 +42,13 @@ fn refusals_do_not_allocate() {
         if *expected == Reason::BudgetClient {
             assert!(flooded.all(|packet| server.verifier.verify(now, here, packet).is_ok()));
         }
-        let before = ALLOCATIONS.get();
+        let before = allocations();
         let result = server.verifier.verify(now, here, packet);
-        let allocated = ALLOCATIONS.get() - before;
+        let allocated = allocations() - before;
         assert_eq!(result.unwrap_err().reason(), *expected);
         assert_eq!(allocated, 0, "{expected}");
     }
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     assert!(server.verifier.verify(now_at(5.0), here, &flood[19]).is_ok());
-    assert_eq!(ALLOCATIONS.get() - before, 0, "a candidate does not allocate either");
+    assert_eq!(allocations() - before, 0, "a candidate does not allocate either");
 }

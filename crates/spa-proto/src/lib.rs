@@ -23,6 +23,7 @@ mod network;
 mod noise;
 mod packet;
 mod payload;
+mod seconds;
 mod service;
 #[cfg(test)]
 mod vectors;
@@ -45,4 +46,5 @@ pub use keys::{CloakKey, KEY_LENGTH, KeyError, Psk, PublicKey, SecretKey, Shared
 pub use network::{Network, NetworkError};
 pub use packet::{Message, NANOS_PER_SECOND, OpenError, Opener, Randomness, Sealer};
 pub use payload::{Action, Address, Knock, MAX_REQUESTS, PayloadError, Request, Requests};
+pub use seconds::{Seconds, SecondsError};
 pub use service::{ClientName, NameError, ServiceName};

@@ -148,6 +148,25 @@ pub fn is_running(state_dir: &Path) -> bool {
     UnixStream::connect(socket_path(state_dir)).is_ok()
 }
 
+/// The command that stops the daemon of a state directory.
+pub fn how_to_stop(state_dir: &Path) -> String {
+    let stream = UnixStream::connect(socket_path(state_dir)).ok();
+    let daemon = stream.and_then(|stream| rustix::net::sockopt::socket_peercred(&stream).ok());
+    daemon.map_or_else(|| UNIT_STOP.to_owned(), |daemon| how_to_end(daemon.pid.as_raw_nonzero().get()))
+}
+
+/// The command that ends a daemon by its process id: systemd's, where it is one of its units.
+pub fn how_to_end(pid: i32) -> String {
+    let group = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    if group.contains("spa-server.service") {
+        format!("{UNIT_STOP} (pid {pid})")
+    } else {
+        format!("kill {pid}, or Ctrl-C where it runs")
+    }
+}
+
+const UNIT_STOP: &str = "systemctl stop spa-server";
+
 /// Asks the daemon.
 ///
 /// # Errors

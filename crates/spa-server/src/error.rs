@@ -4,6 +4,11 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use clap::CommandFactory as _;
+
+use crate::cli::Cli;
+use crate::config::DEFAULT_PATH;
+
 /// The exit codes of this program, from BSD's sysexits.h, and two of `doctor`'s own below them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -85,6 +90,12 @@ impl Failure {
         Self { what: format!("{}: {key}: {}", path.display(), self.what), ..self }
     }
 
+    /// The same, where what to try are commands of ours that want `--config` to mean this configuration.
+    #[must_use]
+    pub fn for_config(self, config: &Path) -> Self {
+        Self { hint: self.hint.map(|hint| with_config(&hint, config)), ..self }
+    }
+
     /// What happened, and what to try.
     pub fn parts(&self) -> (&str, Option<&str>) {
         (&self.what, self.hint.as_deref())
@@ -121,5 +132,66 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// The text with `--config` in the commands of ours that read a configuration, where it is not in its usual place.
+pub fn with_config(text: &str, config: &Path) -> String {
+    const PROGRAM: &str = "spa-server ";
+    if config == Path::new(DEFAULT_PATH) {
+        return text.to_owned();
+    }
+    let command = Cli::command();
+    let reads_it = |word: &str| {
+        let found = command.find_subcommand(word);
+        found.is_some_and(|found| !found.is_hide_set() && !["completions", "man"].contains(&found.get_name()))
+    };
+    let mut parts = text.split(PROGRAM);
+    let mut whole = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|character: char| !character.is_ascii_lowercase()).unwrap_or(part.len());
+        whole += PROGRAM;
+        if reads_it(&part[..end]) {
+            whole += &format!("--config {} ", config.display());
+        }
+        whole += part;
+    }
+    whole
+}
+
+/// A number of things: "1 client", "2 clients".
+pub fn counted(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 /// What commands return.
 pub type Outcome<T = ()> = Result<T, Failure>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remedies_name_the_configuration_that_is_meant() {
+        let other = Path::new("/srv/spa.toml");
+        for (text, wanted) in [
+            ("spa-server client list", "spa-server --config /srv/spa.toml client list"),
+            ("run spa-server keygen", "run spa-server --config /srv/spa.toml keygen"),
+            (
+                "systemctl stop spa-server, then spa-server unprotect",
+                "systemctl stop spa-server, then spa-server --config /srv/spa.toml unprotect",
+            ),
+            ("spa-server --config x check", "spa-server --config x check"),
+            ("no spa-server protects it", "no spa-server protects it"),
+            ("spa-server man", "spa-server man"),
+        ] {
+            assert_eq!(with_config(text, other), wanted);
+            assert_eq!(with_config(text, Path::new(DEFAULT_PATH)), text);
+        }
+        let failure = Failure::new(Exit::NoInput, "no spa-server run").hint("spa-server run");
+        let said = failure.for_config(other).to_string();
+        assert_eq!(said, "no spa-server run\n  try: spa-server --config /srv/spa.toml run");
+    }
+
+    #[test]
+    fn numbers_agree_with_what_they_count() {
+        assert_eq!((counted(0, "client"), counted(1, "client")), ("0 clients".into(), "1 client".into()));
+    }
+}

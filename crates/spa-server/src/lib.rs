@@ -24,7 +24,12 @@ mod warden;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
+
+/// The command line's definition, for what is generated from it or checked against it.
+pub fn command() -> clap::Command {
+    cli::Cli::command()
+}
 
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
@@ -36,11 +41,13 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    let config = cli.config.clone();
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            log::say!("spa-server: {failure}");
-            ExitCode::from(failure.exit as u8)
+            let exit = failure.exit;
+            log::say!("spa-server: {}", failure.for_config(&config));
+            ExitCode::from(exit as u8)
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
+use crate::control;
 use crate::error::{Exit, Failure, Outcome};
 
 const NAME: &str = "lock";
@@ -62,8 +63,10 @@ pub fn only_daemon() -> Outcome<Option<UnixListener>> {
                 Some(holder) if holder.uid.is_root() || holder.uid == rustix::process::geteuid() => {
                     let pid = holder.pid.as_raw_nonzero();
                     let what = format_args!("another spa-server runs in this network namespace (pid {pid})");
-                    Err(Failure::new(Exit::Unavailable, what)
-                        .hint("one daemon protects all services of a host"))
+                    Err(Failure::new(Exit::Unavailable, what).hint(format_args!(
+                        "one daemon protects all services of a host; to stop that one: {}",
+                        control::how_to_end(pid.get())
+                    )))
                 }
                 _ => Ok(None),
             }
@@ -90,7 +93,8 @@ pub fn exclusive(state_dir: &Path) -> Outcome<Lock> {
         Ok(()) => Ok(Lock(Arc::new(File::from(file)))),
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let what = format_args!("another spa-server runs with {}", state_dir.display());
-            Err(Failure::new(Exit::Unavailable, what).hint("stop it first (systemctl stop spa-server)"))
+            Err(Failure::new(Exit::Unavailable, what)
+                .hint(format_args!("stop it first: {}", control::how_to_stop(state_dir))))
         }
         Err(error) => Err(Failure::io("cannot lock", &path, &error.into())),
     }

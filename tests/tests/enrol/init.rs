@@ -91,6 +91,7 @@ fn options_alone_lead_to_an_open_port() {
             format!("spa-server --config {config} client add alice --allow ssh --host "),
             "spa-client import --name bastion".to_owned(),
             format!("spa-server --config {config} unprotect"),
+            "systemctl edit spa-protect spa-server".to_owned(),
         ] {
             assert!(log.contains(&next), "{next}\n{log}");
         }
@@ -189,7 +190,8 @@ fn a_dialogue_proposes_and_asks() {
         machine.enrol_and_open();
         terminal.expect("confirmed");
         terminal.send("\x03");
-        terminal.wait();
+        assert!(terminal.wait().success(), "{}", terminal.screen());
+        assert!(!terminal.screen().contains("verifier ended"), "Ctrl-C is for the warden alone");
         let text = fs::read_to_string(machine.config()).unwrap();
         assert!(
             text.contains("except = [\"198.51.100.0/24\"]") && text.ends_with("ssh = \"tcp/22\"\n"),

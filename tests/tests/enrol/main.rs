@@ -6,6 +6,7 @@ mod init;
 mod invite;
 mod manage;
 mod qr;
+mod remedies;
 
 use std::process::Output;
 

@@ -113,7 +113,7 @@ fn a_disabled_client_is_shut_out_until_it_is_enabled() {
 #[test]
 fn a_client_is_shut_out_though_the_reload_is_refused() {
     in_namespace(|| {
-        let mut scene = scene();
+        let scene = scene();
         let host = scene.address.to_string();
         let client = scene.topology.client.clone();
         let good = fs::read_to_string(scene.server.config()).unwrap();

@@ -56,7 +56,7 @@ impl Findings {
         self.add(host, what, Verdict::Bad, message + &hint);
     }
 
-    fn print(&self, as_json: bool) {
+    fn print(&self, as_json: bool) -> Result<(), Failure> {
         if as_json {
             let entry = |(host, what, verdict, detail): &(Option<String>, &str, Verdict, String)| json!({ "host": host, "check": what, "result": verdict.word().to_lowercase(), "detail": detail });
             return print(&Value::from_iter(self.list.iter().map(entry)).to_string());
@@ -64,11 +64,12 @@ impl Findings {
         let mut last = &None;
         for (host, what, verdict, detail) in &self.list {
             if let Some(name) = host.as_ref().filter(|_| host != last) {
-                print(&format!("host {name}"));
+                print(&format!("host {name}"))?;
             }
             last = host;
-            print(&format!("  {:4}  {what}: {detail}", verdict.word()));
+            print(&format!("  {:4}  {what}: {detail}", verdict.word()))?;
         }
+        Ok(())
     }
 }
 
@@ -89,7 +90,7 @@ pub(super) async fn run(
         check_keys(host, &mut findings);
         check_addresses(host, &mut findings).await;
     }
-    findings.print(as_json);
+    findings.print(as_json)?;
     Ok(findings.code.map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 

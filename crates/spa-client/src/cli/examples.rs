@@ -79,9 +79,9 @@ Examples:
 
 pub(super) const SSH_CONFIG: &str = "\
 Examples:
-  spa-client ssh-config bastion              a ProxyCommand: works everywhere
-  spa-client ssh-config bastion --fdpass     the same, without copying (OpenSSH)
-  spa-client ssh-config bastion --match-exec ssh connects by itself
+  spa-client ssh-config bastion               a ProxyCommand: works everywhere
+  spa-client ssh-config bastion --fdpass      the same, without copying (OpenSSH)
+  spa-client ssh-config bastion --match-exec  ssh connects by itself
   spa-client ssh-config bastion >> ~/.ssh/config
 
 After that ssh, scp, sftp, rsync and git knock by themselves.";

@@ -3,10 +3,11 @@
 use serde_json::{Map, Value, json};
 use spa_proto::Endpoint;
 
+use super::failure::Failure;
 use super::say::print;
 use crate::config::{Config, Host};
 
-pub(super) fn run(config: &Config, as_json: bool) {
+pub(super) fn run(config: &Config, as_json: bool) -> Result<(), Failure> {
     if as_json {
         return print(&Value::from_iter(config.hosts().iter().map(json)).to_string());
     }
@@ -16,8 +17,9 @@ pub(super) fn run(config: &Config, as_json: bool) {
         let services: Vec<String> =
             host.services.iter().map(|(name, list)| format!("{name}={}", join(list))).collect();
         let (name, address, services) = (&host.name, &host.address, services.join(" "));
-        print(format!("{name:names$}  {address:addresses$}  {:5}  {services}", host.port).trim_end());
+        print(format!("{name:names$}  {address:addresses$}  {:5}  {services}", host.port).trim_end())?;
     }
+    Ok(())
 }
 
 fn join(endpoints: &[Endpoint]) -> String {

@@ -106,9 +106,12 @@ fn enrolment(text: &str, invite: Invite, args: &ImportArgs, config: &Path) -> Re
 /// New keys for an entry that is there.
 fn renewal(text: &str, invite: Invite, args: &ImportArgs, config: &Path) -> Result<Change, Failure> {
     let known = update::target(&Config::parse(text, config)?, config, args, &invite)?;
-    let keys = update::keys(&invite, &known)?;
+    let pending = pending_path(config, &known.name);
+    let (keys, doubt) = update::keys(&invite, &known, &pending)?;
+    let used = read_pending(&pending).is_ok_and(|waiting| waiting.public_key() == keys.secret.public_key());
+    let pending = used.then_some(pending);
     let key_path = update::key_path(&known);
-    let mut notes = Vec::new();
+    let mut notes = Vec::from_iter(doubt);
     if args.address.is_none() && invite.address != known.address {
         notes.push(format!(
             "the invite names the address {}; the entry \"{}\" keeps {} (--address changes it)",
@@ -118,7 +121,7 @@ fn renewal(text: &str, invite: Invite, args: &ImportArgs, config: &Path) -> Resu
     let address = args.address.clone().unwrap_or_else(|| known.address.clone());
     let host = Host { address, port: invite.port, services: BTreeMap::from_iter(invite.services), ..known };
     let text = with_renewed(text, config, &host)?;
-    Ok(Change { host, keys, key_path, text, pending: None, notes })
+    Ok(Change { host, keys, key_path, text, pending, notes })
 }
 
 /// Where to get what makes ssh knock by itself, if there is an ssh service.

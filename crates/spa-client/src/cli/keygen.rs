@@ -38,7 +38,9 @@ pub(super) fn run(args: &KeygenArgs, config: &Path, say: Say) -> Result<(), Fail
     let staged = Staged::new(&path, &text, false)?;
     secret_file::read(staged.path())?; // refuses a directory that others can write, before it matters
     staged.commit()?;
-    print(&secret.public_key().to_string());
+    print(&secret.public_key().to_string()).map_err(|failure| {
+        failure.hint(format!("the key waits in {}; --force makes another and prints it", path.display()))
+    })?;
     say.progress(&format!(
         "this is the public key: give it to the server's administrator, and take the invite that comes back with\n  \
          spa-client import --name {}",

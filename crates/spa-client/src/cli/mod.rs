@@ -26,13 +26,18 @@ mod update;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use crate::config::Config;
 use crate::error::Error;
 use args::{Args, Command};
 use failure::{CONFIG, Failure, IO, USAGE, io_failure};
 use say::{Say, warn};
+
+/// The command line's definition, for what is generated from it or checked against it.
+pub fn command() -> clap::Command {
+    Args::command()
+}
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -78,7 +83,7 @@ fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Exec(command) => return block_on(exec::run(command, &load(&path()?)?, say))?,
         Command::Keygen(command) => keygen::run(&command, &path()?, say)?,
         Command::Import(command) => import::run(&command, &path()?, say)?,
-        Command::Hosts { json } => hosts::run(&load(&path()?)?, json),
+        Command::Hosts { json } => hosts::run(&load(&path()?)?, json)?,
         Command::Check { host, json } => {
             let path = path()?;
             return block_on(check::run(&load(&path)?, &path, host.as_deref(), json))?;
@@ -126,10 +131,9 @@ fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Args::command().debug_assert();
+        command().debug_assert();
     }
 }

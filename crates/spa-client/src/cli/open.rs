@@ -23,7 +23,7 @@ pub(super) async fn open(args: OpenArgs, config: &Config, say: Say) -> Result<()
     let Some(timeout) = args.wait else {
         say.progress("whether it opened cannot be seen from here (use --wait)");
         if args.json {
-            print(&json(host, &report, "unknown", &[]));
+            print(&json(host, &report, "unknown", &[]))?;
         }
         return Ok(());
     };
@@ -41,7 +41,7 @@ pub(super) async fn open(args: OpenArgs, config: &Config, say: Say) -> Result<()
         say.progress(&format!("{endpoint} is open at {} after {} ms", address.ip(), after.as_millis()));
     }
     if args.json {
-        print(&json(host, &report, waited.as_ref().map_or_else(|(state, _)| *state, |_| "open"), answers));
+        print(&json(host, &report, waited.as_ref().map_or_else(|(state, _)| *state, |_| "open"), answers))?;
     }
     waited.map(drop).map_err(|(_, failure)| failure)
 }
@@ -54,7 +54,7 @@ pub(super) async fn close(args: CloseArgs, config: &Config, say: Say) -> Result<
     say.report(&report);
     say.progress("whether it closed cannot be seen from here");
     if args.json {
-        print(&json(host, &report, "unknown", &[]));
+        print(&json(host, &report, "unknown", &[]))?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use spa_proto::{Address, NANOS_PER_SECOND};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use super::failure::{Failure, io_failure};
 use crate::knocker::{Report, Sent};
 
 /// What takes less is over before anybody could read of it.
@@ -117,7 +118,12 @@ pub(super) fn warn(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// A line to standard output, for scripts. That its reader went away is not an error.
-pub(super) fn print(line: &str) {
-    let _ = writeln!(io::stdout(), "{line}");
+/// A line to standard output, for scripts. That its reader has read enough and went away is not an error; a full disk is.
+pub(super) fn print(line: &str) -> Result<(), Failure> {
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(io_failure("cannot write to standard output")(error))
+        }
+        _ => Ok(()),
+    }
 }

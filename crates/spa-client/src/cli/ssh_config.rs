@@ -47,8 +47,7 @@ pub(super) fn run(args: &SshConfigArgs, config: &Config, path: Option<&Path>) ->
     }
     let program = program.iter().map(|word| quoted(word, way)).collect::<Result<Vec<_>, _>>()?.join(" ");
     let shared = config.hosts().iter().filter(|other| other.address == host.address).count() > 1;
-    print(block(host, &service, port, way, &program, shared).trim_end());
-    Ok(())
+    print(block(host, &service, port, way, &program, shared).trim_end())
 }
 
 /// The word to open, and the TCP port that ssh connects to.

@@ -6,6 +6,7 @@ use spa_proto::{ClientKeyFile, Invite};
 
 use super::args::ImportArgs;
 use super::failure::{Failure, USAGE};
+use super::keygen::read_pending;
 use crate::config::{Config, Host};
 use crate::secret_file::read_key_file;
 
@@ -45,13 +46,32 @@ pub(super) fn target(
     }
 }
 
-/// The new key file's content: what the invite lacks stays as it is.
-pub(super) fn keys(invite: &Invite, host: &Host) -> Result<ClientKeyFile, Failure> {
-    let secret = match &invite.secret {
-        Some(secret) => secret.clone(),
-        None => read_key_file(&host.key_file)?.secret,
+/// The new key file's content: what the invite lacks is the key that waits for it, else stays as it is. And what the user
+/// should look at, where that may be wrong: an invite does not say which key pair it is for.
+pub(super) fn keys(
+    invite: &Invite,
+    host: &Host,
+    pending: &Path,
+) -> Result<(ClientKeyFile, Option<String>), Failure> {
+    let known = || read_key_file(&host.key_file);
+    let same_psk = || known().is_ok_and(|known| known.psk == invite.psk);
+    let (secret, doubt) = match &invite.secret {
+        Some(secret) => (secret.clone(), None),
+        None if same_psk() => (known()?.secret, None),
+        None if pending.exists() => (read_pending(pending)?, None),
+        None => {
+            let secret = known()?.secret;
+            let doubt = format!(
+                "the invite is for a key pair that its client made, with a new pre-shared key: it is right only if the \
+                 server has this one, {}; if not, put {}.old back",
+                secret.public_key(),
+                key_path(host).display()
+            );
+            (secret, Some(doubt))
+        }
     };
-    Ok(ClientKeyFile { secret, psk: invite.psk.clone(), cloaks: invite.cloaks.clone() })
+    let keys = ClientKeyFile { secret, psk: invite.psk.clone(), cloaks: invite.cloaks.clone() };
+    Ok((keys, doubt))
 }
 
 /// The real file, so that a link stays one.

@@ -1,6 +1,6 @@
 //! The commands, without a server: errors with their exit codes and hints, invites, lists.
 
-use crate::common::{Home, client_keys, server_secret, write_private};
+use crate::common::{Home, Ran, client_keys, server_secret, write_private};
 use spa_proto::{ClientKeyFile, Invite, SecretKey};
 
 const SERVICES: &str = "{ ssh = \"tcp/22\", web = [\"tcp/80\", \"tcp/443\"] }";
@@ -270,6 +270,65 @@ fn a_key_of_ones_own_is_completed_by_the_invite() {
     assert_eq!(keys.secret.public_key().to_string(), public);
     assert_eq!(keys.psk, client_keys().psk);
     assert!(!home.path(".config/spa/bastion.key.pending").exists());
+}
+
+/// An invite without a private key may be for the pair that is here, for one that waits, or for somebody else's.
+#[test]
+fn an_update_without_a_private_key_says_what_it_rests_on() {
+    let home = home();
+    let keys = client_keys();
+    let key_file = || {
+        let text = std::fs::read_to_string(home.path(".config/spa/bastion.key")).unwrap();
+        ClientKeyFile::parse(&text).unwrap()
+    };
+    // The psk of before: the same client, and nothing to say.
+    let ran = home.run_with("import --update", &invite(None).encode());
+    assert_eq!(ran.succeeds().err.matches("only if").count(), 0, "{ran:?}");
+    // Another one: perhaps another client's.
+    let psk = spa_proto::Psk::from_bytes([7; 32]);
+    let other = || Invite { psk: psk.clone(), ..invite(None) };
+    let ran = home.run_with("import --update", &other().encode());
+    let public = keys.secret.public_key().to_string();
+    for word in [&*public, "right only if the server has this one", "bastion.key.old"] {
+        assert!(ran.succeeds().err.contains(word), "no {word}: {ran:?}");
+    }
+    assert_eq!((key_file().secret, key_file().psk), (keys.secret, psk.clone()));
+    // A new pair waits for it: that one is meant.
+    let made = home.run("keygen --name bastion").succeeds().out.trim().to_owned();
+    let newer = Invite { psk: spa_proto::Psk::from_bytes([8; 32]), ..invite(None) };
+    let ran = home.run_with("import --update --name bastion", &newer.encode());
+    assert!(!ran.succeeds().err.contains("only if"), "{ran:?}");
+    assert_eq!(key_file().secret.public_key().to_string(), made);
+    assert!(!home.path(".config/spa/bastion.key.pending").exists(), "it waits no more");
+}
+
+/// What a script reads has to be there whole, or the exit code says so. A reader that has read enough is no error.
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let home = home();
+    for line in [
+        "hosts",
+        "hosts --json",
+        "check",
+        "check --json",
+        "ssh-config bastion",
+        "open ssh --json",
+        "open ssh --json --wait=1s",
+        "close --json",
+        "keygen --name new",
+        "completions bash",
+        "man",
+        "--help",
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let ran = Ran::from(home.command(line).stdout(full).output().unwrap());
+        assert_eq!(ran.code, Some(74), "{line}: {ran:?}");
+    }
+    home.run("keygen --name new").fails(64, &["waits for its invite already"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ran = Ran::from(home.command("hosts").stdout(writer).output().unwrap());
+    assert_eq!(ran.code, Some(0), "{ran:?}");
 }
 
 #[test]

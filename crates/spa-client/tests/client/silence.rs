@@ -24,7 +24,7 @@ fn silence_is_reported_as_not_known() {
         let ran = home.run("open ssh --wait=1s --json");
         ran.fails(
             75,
-            &["could not tell whether tcp/22 of bastion opened", "clock", "--source observed", "policy"],
+            &["could not tell whether tcp/22 of bastion opened", "clock", "replaced or retired", "policy"],
         );
         assert!(ran.out.contains("\"state\":\"unknown\""), "{ran:?}");
         let connected = home.run("connect bastion 22 --timeout 1s");

@@ -9,7 +9,7 @@ use spa_proto::Network;
 
 use super::{print, print_json};
 use crate::config::Config;
-use crate::error::{Exit, Failure, Outcome};
+use crate::error::{Exit, Failure, Outcome, counted, with_config};
 use crate::warden::settings::Settings;
 use crate::{files, firewall, warden};
 
@@ -22,10 +22,7 @@ pub fn run(path: &Path, as_json: bool) -> Outcome {
         notes.push("no service is configured: nothing is protected, and nobody can open anything".to_owned());
     }
     if !config.key_file.exists() {
-        problems.push(
-            Failure::new(Exit::NoInput, format_args!("there is no key file {}", config.key_file.display()))
-                .hint(format_args!("spa-server --config {} keygen", path.display())),
-        );
+        problems.extend(config.keys().err());
     }
     let clients = if problems.is_empty() {
         match Settings::load(config.clone()) {
@@ -47,6 +44,8 @@ pub fn run(path: &Path, as_json: bool) -> Outcome {
     problems.extend(warden::user(&config).err());
     look_at_exceptions(&config, &mut notes);
     let choice = look_at_firewall(&config, &mut problems, &mut notes);
+    let problems: Vec<_> = problems.into_iter().map(|problem| problem.for_config(path)).collect();
+    let notes: Vec<_> = notes.iter().map(|note| with_config(note, path)).collect();
     report(&config, clients, choice, (&problems, &notes), as_json)?;
     problems
         .into_iter()
@@ -144,9 +143,10 @@ fn report(
     }
     if problems.is_empty() {
         print(&format!(
-            "{}: good ({} services, {clients} clients)",
+            "{}: good ({}, {})",
             config.path.display(),
-            config.services.len()
+            counted(config.services.len(), "service"),
+            counted(clients, "client")
         ))?;
     }
     Ok(())

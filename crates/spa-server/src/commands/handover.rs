@@ -73,7 +73,7 @@ impl Handover {
             }
         };
         if self.qr {
-            qr_code(&line)?; // what does not fit is said before anything is written
+            check_screen(&qr_code(&line)?)?; // what does not fit is said before anything is written
         }
         Ok(line)
     }
@@ -128,16 +128,42 @@ fn qr_code(line: &str) -> Outcome<QrCode> {
     })
 }
 
+/// The columns and rows of the terminal that a code is shown on, where it is one that tells.
+fn screen() -> Option<(usize, usize)> {
+    let error = std::io::stderr();
+    let size = if error.is_terminal() { rustix::termios::tcgetwinsize(&error).ok() } else { None };
+    size.filter(|size| size.ws_col != 0 && size.ws_row != 0)
+        .map(|size| (size.ws_col.into(), size.ws_row.into()))
+}
+
+/// The columns and rows that a code takes, with the line below it.
+fn extent(code: &QrCode) -> (usize, usize) {
+    let side = code.width() + 2 * QUIET_ZONE as usize; // 2, and never negative
+    (side, side.div_ceil(2) + 1)
+}
+
+/// Lines that wrap are no code; what is too high can be scrolled.
+fn check_screen(code: &QrCode) -> Outcome {
+    let (columns, _) = extent(code);
+    match screen() {
+        Some((width, _)) if width < columns => {
+            let what = format_args!(
+                "the QR code wants {columns} columns, and this terminal has {width}; nothing was changed"
+            );
+            Err(Failure::new(Exit::Usage, what)
+                .hint("make the window wider or the letters smaller, or leave --qr out"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Writes the code on standard error, two modules to a character.
 fn show(code: &QrCode) {
     let mut error = std::io::stderr();
     let is_terminal = error.is_terminal();
     let lines = draw(code);
-    let (columns, rows) = (lines.first().map_or(0, |line| line.chars().count()), lines.len() + 1);
-    let size = if is_terminal { rustix::termios::tcgetwinsize(&error).ok() } else { None };
-    let too_small = size.filter(|size| {
-        size.ws_row != 0 && (usize::from(size.ws_row) < rows || usize::from(size.ws_col) < columns)
-    });
+    let (columns, rows) = extent(code);
+    let too_small = screen().filter(|(width, height)| *height < rows || *width < columns);
     let coloured = is_terminal && std::env::var_os("NO_COLOR").is_none();
     for line in &lines {
         let (on, off) = if coloured { (BLACK_ON_WHITE, USUAL_COLOURS) } else { ("", "") };
@@ -145,12 +171,10 @@ fn show(code: &QrCode) {
         let line = if coloured { line.clone() } else { inverted(line) };
         let _ = writeln!(error, "{on}{line}{off}"); // the line on standard output is what counts
     }
-    if let Some(size) = too_small {
+    if let Some((width, height)) = too_small {
         say!(
-            "this terminal has {} columns and {} rows, and the code wants {columns} and {rows}: make the window larger \
-             or the letters smaller, and scroll back",
-            size.ws_col,
-            size.ws_row
+            "this terminal has {width} columns and {height} rows, and the code wants {columns} and {rows}: make the window larger \
+             or the letters smaller, and scroll back"
         );
     }
 }
@@ -196,6 +220,7 @@ mod tests {
         assert_eq!(code.width(), 21);
         let lines = draw(&code);
         assert_eq!((lines.len(), lines[0].chars().count()), (13, 25));
+        assert_eq!(extent(&code), (25, 14), "with the line below");
         assert_eq!(lines[0].trim(), "");
         assert!(
             lines[1].starts_with("  \u{2588}\u{2580}\u{2580}\u{2580}\u{2580}\u{2580}\u{2588}"),

@@ -22,8 +22,8 @@ pub fn run(config: &Config) -> Outcome {
         files::make_private_directory(directory)?;
     }
     files::write_atomically(&config.key_file, keys.to_text().as_bytes(), 0o600, Existing::Keep)?;
-    print(&keys.secret.public_key().to_string())?;
     say!("wrote {} (private key and first cloak key)", config.key_file.display());
+    print(&keys.secret.public_key().to_string())?;
     if config.port == DEFAULT_PORT {
         let port = random_port()?;
         say!("port {DEFAULT_PORT} is known to scanners as fwknop's; consider in [server]: port = {port}");

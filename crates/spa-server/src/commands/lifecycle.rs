@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use spa_firewall::{Enforcer, Family, Wanted};
 
 use crate::config::Config;
-use crate::error::{Exit, Failure, Outcome};
+use crate::error::{Exit, Failure, Outcome, counted};
 use crate::journal::Journal;
 use crate::log::say;
 use crate::warden::{self, events::firewall_failure};
@@ -105,7 +105,7 @@ pub fn unprotect(path: &Path) -> Outcome {
     })?;
     if control::is_running(&config.state_dir) {
         return Err(Failure::new(Exit::Unavailable, "the daemon runs, and would protect again")
-            .hint("systemctl stop spa-server, then spa-server unprotect"));
+            .hint(format_args!("{}, then spa-server unprotect", control::how_to_stop(&config.state_dir))));
     }
     let lock = if config.state_dir.is_dir() { Some(lock::exclusive(&config.state_dir)?) } else { None };
     let mut enforcer = Enforcer::new(firewall::open(&config, false, lock.as_ref())?.driver);
@@ -153,9 +153,9 @@ pub fn recover(config: &Config) -> Outcome {
     let path = config.state_dir.join(warden::RECORD);
     let journal = Journal::recover(&path, floor, now).map_err(|error| Failure::new(Exit::Io, error))?;
     say!(
-        "recovered {}: {} clients on record; no packet made before {} s from now is accepted",
+        "recovered {}: {} on record; no packet made before {} s from now is accepted",
         path.display(),
-        journal.content().clients().count(),
+        counted(journal.content().clients().count(), "client"),
         config.max_age.as_secs()
     );
     Ok(())

@@ -4,7 +4,7 @@ use super::{print, print_json};
 use crate::cli::Revoke;
 use crate::config::Config;
 use crate::control::{CutView, GrantView, Refusing, Request, ask};
-use crate::error::{Exit, Failure, Outcome};
+use crate::error::{Exit, Failure, Outcome, counted};
 use crate::log::say;
 
 fn read<T: for<'a> serde::Deserialize<'a>>(value: &serde_json::Value) -> Outcome<T> {
@@ -14,17 +14,37 @@ fn read<T: for<'a> serde::Deserialize<'a>>(value: &serde_json::Value) -> Outcome
 }
 
 fn print_views(views: &[GrantView]) -> Outcome {
-    if views.is_empty() {
-        return Ok(());
-    }
-    print(&format!(
-        "{:<20} {:<39} {:<10} {:>9} {:>8} {:>10}",
-        "CLIENT", "SOURCE", "SERVICE", "SECONDS", "PACKETS", "BYTES"
-    ))?;
-    for GrantView { client, source, endpoint, remaining, packets, bytes } in views {
-        print(&format!("{client:<20} {source:<39} {endpoint:<10} {remaining:>9} {packets:>8} {bytes:>10}"))?;
-    }
-    Ok(())
+    table(views).iter().try_for_each(|line| print(line))
+}
+
+/// Columns of a terminal.
+const WIDTH: usize = 80;
+/// So many columns say what is open to whom for how long; those behind them count what came.
+const NEEDED: usize = 4;
+
+/// A heading and a line for each, as wide as they have to be. Where that is more than a terminal has, the last columns are
+/// left out: `--json` has all.
+fn table(views: &[GrantView]) -> Vec<String> {
+    let heading = ["CLIENT", "SOURCE", "SERVICE", "SECONDS", "PACKETS", "BYTES"].map(str::to_owned);
+    let row = |view: &GrantView| {
+        let GrantView { client, source, endpoint, remaining, packets, bytes } = view;
+        let numbers = [remaining, packets, bytes].map(ToString::to_string);
+        let [remaining, packets, bytes] = numbers;
+        [client.clone(), source.to_string(), endpoint.clone(), remaining, packets, bytes]
+    };
+    let rows: Vec<_> = std::iter::once(heading).chain(views.iter().map(row)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..6).map(width).collect();
+    let fits = |shown: &usize| widths[..*shown].iter().sum::<usize>() + 2 * (shown - 1) <= WIDTH;
+    let shown = (NEEDED..=widths.len()).rev().find(fits).unwrap_or(NEEDED);
+    let rows = if views.is_empty() { &[] } else { rows.as_slice() };
+    let cell = |(column, text): (usize, &String)| {
+        let width = widths[column];
+        if column < 3 { format!("{text:<width$}") } else { format!("{text:>width$}") }
+    };
+    let line =
+        |row: &[String; 6]| row.iter().take(shown).enumerate().map(cell).collect::<Vec<_>>().join("  ");
+    rows.iter().map(line).collect()
 }
 
 /// Shows the open grants.
@@ -56,7 +76,10 @@ pub fn revoke(config: &Config, options: &Revoke) -> Outcome {
         return print_json(&answer);
     }
     let views: Vec<GrantView> = read(&answer)?;
-    say!("{} closed; connections that are established go on (--cut ends them)", views.len());
+    say!(
+        "{} closed; connections that are established go on (--cut ends them)",
+        counted(views.len(), "grant")
+    );
     print_views(&views)
 }
 
@@ -66,7 +89,12 @@ fn report_cut(options: &Revoke, answer: &serde_json::Value) -> Outcome {
     if options.json {
         print_json(answer)?;
     } else {
-        say!("{} closed; {connections} connections ended, {sockets} sockets destroyed", closed.len());
+        say!(
+            "{} closed; {} ended, {} destroyed",
+            counted(closed.len(), "grant"),
+            counted(connections, "connection"),
+            counted(sockets, "socket")
+        );
         for opening in &spared {
             say!("not cut: another client's grant covers {opening}");
         }
@@ -145,4 +173,36 @@ pub fn confirm(config: &Config) -> Outcome {
         if was_waiting == true { "confirmed: protection stays" } else { "there was nothing to confirm" }
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(client: &str, source: &str, packets: u64) -> GrantView {
+        GrantView {
+            client: client.to_owned(),
+            source: source.parse().unwrap(),
+            endpoint: "tcp/65535".to_owned(),
+            remaining: 604_800,
+            packets,
+            bytes: packets * 60,
+        }
+    }
+
+    #[test]
+    fn grants_fit_a_terminal() {
+        let lines = table(&[view("alice", "192.0.2.7", 3), view("ci-deploy", "2001:db8::1", 12)]);
+        assert_eq!(lines[0], "CLIENT     SOURCE       SERVICE    SECONDS  PACKETS  BYTES");
+        assert_eq!(lines[1], "alice      192.0.2.7    tcp/65535   604800        3    180");
+        let longest = "2001:db8:1234:5678:9abc:def0:1234:5678";
+        for (client, packets, last) in
+            [("alice", 1, "PACKETS"), ("ci-deploy-production", u64::MAX / 60, "SECONDS")]
+        {
+            let lines = table(&[view(client, longest, packets)]);
+            assert!(lines.iter().all(|line| line.len() <= WIDTH), "{lines:#?}");
+            assert!(lines[0].ends_with(last), "{lines:#?}");
+        }
+        assert!(table(&[]).is_empty());
+    }
 }

@@ -1,8 +1,8 @@
 //! The configuration, checked: what every other part of the server is told.
 
 pub mod date;
-pub mod duration;
 mod raw;
+mod wording;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use spa_firewall::{Except, Protection};
 use spa_gate::{ClientPolicy, DEFAULT_MAX_GRANTS, DEFAULT_MAX_GRANTS_PER_CLIENT};
 use spa_proto::{ClientName, Endpoint, Psk, PublicKey, ServerKeyFile, ServiceName};
 
-use crate::error::{Exit, Failure, Outcome};
+use crate::error::{Exit, Failure, Outcome, counted};
 use crate::files;
 
 pub use raw::{Backend, Variant};
@@ -227,11 +227,22 @@ impl Config {
     /// A key file that is missing, malformed, or that others can read.
     pub fn keys(&self) -> Outcome<ServerKeyFile> {
         let text = files::read_secret(&self.key_file).map_err(|failure| match failure.exit {
-            Exit::NoInput => failure.hint(format_args!("spa-server --config {} keygen", self.path.display())),
+            Exit::NoInput => failure.hint(self.how_to_get_keys()),
             _ => failure,
         })?;
         ServerKeyFile::parse(&text)
             .map_err(|error| Failure::new(Exit::Data, format_args!("{}: {error}", self.key_file.display())))
+    }
+
+    fn how_to_get_keys(&self) -> String {
+        match self.client_files().map_or(0, |files| files.len()) {
+            0 => "spa-server keygen".to_owned(),
+            enrolled => format!(
+                "put it back from a backup: a new one (spa-server keygen) shuts out all that were enrolled under the old \
+                 one, {}",
+                counted(enrolled, "client")
+            ),
+        }
     }
 
     /// Every client, sorted by name.
@@ -377,8 +388,14 @@ fn from_toml<T: DeserializeOwned>(path: &Path, text: &str) -> Outcome<T> {
             format!(":{line}:{column}")
         });
         let shown = |character: char| if character.is_control() { ' ' } else { character };
-        let message: String = error.message().chars().map(shown).take(MAX_MESSAGE).collect();
-        Failure::new(Exit::Config, format_args!("{}{place}: {message}", path.display()))
+        let shown = |text: String| text.chars().map(shown).take(MAX_MESSAGE).collect::<String>();
+        let (message, hint) = wording::reword(error.message());
+        let failure =
+            Failure::new(Exit::Config, format_args!("{}{place}: {}", path.display(), shown(message)));
+        match hint {
+            Some(hint) => failure.hint(shown(hint)),
+            None => failure,
+        }
     })
 }
 
@@ -424,6 +441,35 @@ mod tests {
         assert!(error("[firewall]\nmark = \"0x1\"").contains("nftables alone"));
         assert!(error("[server").contains("server.toml:1:"));
         let hostile = error(&format!("[server]\n\"\\u001b[31m{}\" = 1", "x".repeat(100_000)));
-        assert!(hostile.len() < 600 && !hostile.contains('\u{1b}'), "{hostile:?}");
+        assert!(hostile.len() < 1_000 && !hostile.contains('\u{1b}'), "{hostile:?}");
+    }
+
+    #[test]
+    fn the_wrong_kind_of_value_is_told_with_the_right_one() {
+        for (text, place, what, remedy) in [
+            ("[server]\nport = \"22\"", "2:8", "string \"22\", expected a port", "without quotation marks"),
+            ("[server]\nport = 70000", "2:8", "`70000`, expected a port", "1 to 65535"),
+            ("[server]\nkey-file = 5", "2:12", "expected a path", "quotation marks"),
+            ("[server]\ninterfaces = \"eth0\"", "2:14", "expected a list", "brackets"),
+            ("[firewall]\nprotect = \"yes\"", "2:11", "true or false", "without quotation marks"),
+            ("[firewall]\nbackend = true", "2:11", "expected text", "quotation marks"),
+            ("[limits]\nmax-age = 60", "2:11", "expected text", "\"60s\""),
+            ("[limits]\nmax-grants = -5", "2:14", "whole number", "from 0"),
+            ("[services]\nssh = tcp/22", "2:7", "not a value", "ssh = \"tcp/22\""),
+            ("[services]\nssh = udp/22", "2:7", "not a value", "ssh = \"tcp/22\""),
+            ("port = 5", "1:1", "unknown key `port`", "each a section, as in [server]"),
+            ("server = 5", "1:10", "a section of keys", "[server]"),
+            ("[server", "1:8", "without its end", "[server]"),
+            ("[server]\nport: 5", "2:", "without a value", "port = 23117"),
+            ("[server]\nport = 5\nport = 6", "3:1", "a second time", "take one"),
+        ] {
+            let error = error(text);
+            let (said, tried) = error.split_once("\n  try: ").unwrap_or((&error, ""));
+            assert!(
+                said.contains(&format!("server.toml:{place}")) && said.contains(what),
+                "{text:?}: {error}"
+            );
+            assert!(tried.contains(remedy), "{text:?}: {error}");
+        }
     }
 }

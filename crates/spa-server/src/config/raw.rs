@@ -9,10 +9,9 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use spa_firewall::Except;
 use spa_firewall::nftables::Mark;
-use spa_proto::{ClientName, Endpoint, Network, PublicKey, ServiceName};
+use spa_proto::{ClientName, Endpoint, Network, PublicKey, Seconds, ServiceName};
 
 use super::date::Date;
-use super::duration::Seconds;
 
 /// A value that is written as text and read by its `FromStr`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -206,7 +205,7 @@ macro_rules! bounded {
             type Err = String;
 
             fn from_str(text: &str) -> Result<Self, String> {
-                let seconds: Seconds = text.parse().map_err(|error: super::duration::SecondsError| error.to_string())?;
+                let seconds: Seconds = text.parse().map_err(|error: spa_proto::SecondsError| error.to_string())?;
                 if ($range).contains(&seconds.0) { Ok(Self(seconds)) } else { Err($rule.to_owned()) }
             }
         }

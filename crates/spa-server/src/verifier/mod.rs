@@ -31,6 +31,9 @@ pub fn run() -> Outcome {
     let failed = |what: &str, error: std::io::Error| {
         Failure::new(Exit::Software, format_args!("verifier: {what}: {error}"))
     };
+    // Out of the terminal's reach: Ctrl-C there is for the warden, which ends us. It fails for a leader of a process
+    // group alone, whose group is its own already.
+    let _ = rustix::process::setsid();
     let link = std::io::stdin().as_fd().try_clone_to_owned().map_err(|error| failed("no link", error))?;
     let confinement = confine::confine()?;
     let mut process = Process::new(Link::new(link));

@@ -43,11 +43,11 @@ use self::watchdog::Watchdog;
 use crate::cli::Run;
 use crate::clock::{self, BootTimer, ClockWatch};
 use crate::config::Config;
-use crate::config::duration::Seconds;
 use crate::error::{Exit, Failure, Outcome};
 use crate::link::{Counts, FromVerifier, Handover};
 use crate::lock::{self, Lock};
 use crate::{files, firewall};
+use spa_proto::Seconds;
 
 /// The replay record, in the state directory.
 pub const RECORD: &str = "replay";

@@ -24,12 +24,21 @@ impl Warden {
         let settings = Settings::load(Config::load(&self.settings.config.path)?)?;
         let old = &self.settings.config;
         let new = &settings.config;
-        let fixed = |config: &Config| (config.state_dir.clone(), config.backend, config.variant, config.mark);
-        if fixed(old) != fixed(new) {
-            return Err(Failure::new(
-                Exit::Config,
-                "state-dir, backend, iptables and mark take effect at a restart, not at a reload",
-            ));
+        let fixed = [
+            ("server.state-dir", old.state_dir != new.state_dir),
+            ("firewall.backend", old.backend != new.backend),
+            ("firewall.iptables", old.variant != new.variant),
+            ("firewall.mark", old.mark != new.mark),
+        ];
+        let changed: Vec<_> = fixed.iter().filter(|(_, changed)| *changed).map(|(key, _)| *key).collect();
+        if !changed.is_empty() {
+            let what = format_args!(
+                "{}: a change of {} takes effect at a restart; nothing was reloaded",
+                new.path.display(),
+                changed.join(" and ")
+            );
+            return Err(Failure::new(Exit::Config, what)
+                .hint("restart the daemon: protection and grants stay meanwhile"));
         }
         let same_capture = (old.port, &old.interfaces, &old.user) == (new.port, &new.interfaces, &new.user);
         // What can fail comes first, beside what works; the engine swaps last, and it swaps back if it must.

@@ -6,7 +6,7 @@ use crate::cloak_use::{self, LastUsed};
 use crate::commands::{print, print_json};
 use crate::config::date::Date;
 use crate::config::{Client, Config};
-use crate::error::{Exit, Failure, Outcome};
+use crate::error::{Exit, Failure, Outcome, with_config};
 use crate::journal::{Content, Journal};
 use crate::log::say;
 use crate::{clock, warden};
@@ -55,19 +55,30 @@ impl Known {
     }
 }
 
-/// Lists the clients.
+/// Lists the clients; one whose files are wrong does not hide the others, but is an error at the end.
 pub fn list(config: &Config, as_json: bool) -> Outcome {
-    let clients = config.clients()?;
+    let (clients, failures) = config.clients_and_failures()?;
     let known = Known::read(config)?;
     if as_json {
-        return print_json(&clients.iter().map(|client| json(client, &known)).collect());
+        print_json(&clients.iter().map(|client| json(client, &known)).collect())?;
+    } else if !clients.is_empty() || failures.is_empty() {
+        table(config, &clients, &known)?;
     }
+    let count = failures.len();
+    failures.into_iter().next().map_or(Ok(()), |first| {
+        let others = if count > 1 { "; and others: spa-server check" } else { "" };
+        Err(Failure::new(first.exit, format_args!("not every client can be read: {first}{others}")))
+    })
+}
+
+fn table(config: &Config, clients: &[Client], known: &Known) -> Outcome {
     if clients.is_empty() {
-        say!("no clients; spa-server client add NAME --allow SERVICE --host ADDRESS");
+        let add = "spa-server client add NAME --allow SERVICE --host ADDRESS";
+        say!("no clients; {}", with_config(add, &config.path));
         return Ok(());
     }
     print(&format!("{:<20} {:<8} {:<20} {:<8} ALLOW", "CLIENT", "STATE", "LAST KNOCK", "CLOAK"))?;
-    for client in &clients {
+    for client in clients {
         let last = known.last_knock(client).map_or_else(|| "never".to_owned(), |date| date.to_string());
         let allow = client.policy.allow.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(",");
         let until = match (client.policy.valid_until, client.policy.first_knock_by) {

@@ -8,7 +8,7 @@ use super::{Edit, Fresh, Handover, Known, check_host, psk_path, settle, shut_out
 use crate::cli::{ClientInvite, ClientRotate};
 use crate::commands::reload_if_running;
 use crate::config::{Client, Config};
-use crate::error::{Exit, Failure, Outcome};
+use crate::error::{Exit, Failure, Outcome, with_config};
 use crate::files::{self, Existing};
 use crate::log::say;
 
@@ -23,17 +23,21 @@ pub fn remove(config: &Config, name: &ClientName) -> Outcome {
         let what = format_args!("there is no client {name} in {}", config.clients_dir.display());
         return Err(Failure::new(Exit::NoInput, what).hint("spa-server client list"));
     }
-    // The enrolment goes first: a psk alone lets nobody in.
-    remove_file(&toml)?;
-    for path in [psk_path(config, name), spare_psk_path(config, name)]
-        .into_iter()
-        .chain(client.map(|client| client.psk_path).filter(|path| is_ours(config, path)))
-    {
+    remove_files(config, name)?;
+    if let Some(path) = client.map(|client| client.psk_path).filter(|path| is_ours(config, path)) {
         remove_file(&path)?;
     }
     say!("removed {name}");
     settle(config, name);
     told.complete
+}
+
+/// Removes a client's file and the psk files that are called after it. The enrolment goes first: a psk alone lets nobody
+/// in.
+pub(super) fn remove_files(config: &Config, name: &ClientName) -> Outcome {
+    remove_file(&config.client_path(name))?;
+    remove_file(&psk_path(config, name))?;
+    remove_file(&spare_psk_path(config, name))
 }
 
 /// A psk file of a place of its own is the administrator's.
@@ -54,7 +58,7 @@ fn remove_file(path: &Path) -> Outcome {
 pub fn disable(config: &Config, name: &ClientName) -> Outcome {
     let client = config.client_named(name);
     let told = shut_out(config, name, client.as_ref().ok().map(|client| &client.policy.key));
-    write_disabled(client, name).map_err(|failure| match told.was_let_in {
+    write_disabled(config, client, name).map_err(|failure| match told.was_let_in {
         true => Failure::new(failure.exit, failure).hint(format_args!(
             "the daemon shuts {name} out until its next reload or start; that it stays so: spa-server client remove {name}"
         )),
@@ -64,7 +68,7 @@ pub fn disable(config: &Config, name: &ClientName) -> Outcome {
     told.complete
 }
 
-fn write_disabled(client: Outcome<Client>, name: &ClientName) -> Outcome {
+fn write_disabled(config: &Config, client: Outcome<Client>, name: &ClientName) -> Outcome {
     let client = client?;
     if client.disabled {
         say!("{name} is disabled already");
@@ -73,7 +77,8 @@ fn write_disabled(client: Outcome<Client>, name: &ClientName) -> Outcome {
     let mut edit = Edit::of(&client)?;
     edit.set("disabled", true);
     edit.write()?;
-    say!("disabled {name}; spa-server client enable {name} lets it in again");
+    let enable = with_config(&format!("spa-server client enable {name}"), &config.path);
+    say!("disabled {name}; {enable} lets it in again");
     Ok(())
 }
 
@@ -124,12 +129,20 @@ pub fn rotate(config: &Config, options: &ClientRotate) -> Outcome {
     if is_ours(config, &client.psk_path) {
         remove_file(&client.psk_path)?;
     }
-    handover.present(&line)?;
-    say!(
-        "{name} has new keys; what it had opens nothing any more. On the client: spa-client import --update"
-    );
+    let presented = handover.present(&line).map_err(|failure| {
+        failure.hint(format_args!(
+            "{name} has new keys that nobody has seen: spa-server client rotate {name} again, where its invite can be \
+             written"
+        ))
+    });
+    if presented.is_ok() {
+        say!(
+            "{name} has new keys; what it had opens nothing any more. On the client: spa-client import --update"
+        );
+        say_if_disabled(config, &client);
+    }
     settle(config, name);
-    told.complete
+    presented.and(told.complete)
 }
 
 /// Prints an invite for a client that keeps its keys: with the newest cloak key, the address and the services of now.
@@ -159,9 +172,23 @@ pub fn invite(config: &Config, options: &ClientInvite) -> Outcome {
     edit.set("cloak", keys.cloaks[0].id());
     edit.set_first_knock_by(handover.expires);
     edit.write()?;
-    handover.present(&line)?;
-    say!("for a client that has its private key already. There: spa-client import --update");
-    reload_if_running(config)
+    let presented = handover.present(&line).map_err(|failure| {
+        failure.hint(format_args!("nothing is lost: spa-server client invite {} again", options.name))
+    });
+    if presented.is_ok() {
+        say!("for a client that has its private key already. There: spa-client import --update");
+        say_if_disabled(config, &client);
+    }
+    presented.and(reload_if_running(config))
+}
+
+/// An invite that opens nothing for now is easily taken for one that does.
+fn say_if_disabled(config: &Config, client: &Client) {
+    if client.disabled {
+        let name = &client.policy.name;
+        let enable = with_config(&format!("spa-server client enable {name}"), &config.path);
+        say!("{name} is disabled: the invite opens nothing before {enable}");
+    }
 }
 
 /// What the client reaches this server by: as the last invite had it.

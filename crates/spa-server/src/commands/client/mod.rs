@@ -7,7 +7,9 @@ mod manage;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use spa_proto::{ClientName, CloakKey, Invite, Psk, PublicKey, SecretKey, ServerKeyFile, ServiceName};
+use spa_proto::{
+    ClientName, CloakKey, Invite, NANOS_PER_SECOND, Psk, PublicKey, SecretKey, ServerKeyFile, ServiceName,
+};
 
 use self::edit::Edit;
 pub use self::list::{Known, list};
@@ -16,6 +18,7 @@ use super::handover::Handover;
 use super::keygen::random;
 use super::reload_if_running;
 use crate::cli::ClientAdd;
+use crate::clock;
 use crate::config::Config;
 use crate::control::{self, Request, ShutOutView};
 use crate::error::{Exit, Failure, Outcome};
@@ -43,13 +46,25 @@ pub fn add(config: &Config, options: &ClientAdd) -> Outcome {
             options.name
         )));
     }
+    let now = clock::now().wall / NANOS_PER_SECOND;
+    if let Some(date) = options.valid_until.filter(|date| date.0 <= now) {
+        return Err(Failure::new(Exit::Usage, format_args!("--valid-until: {date} is over"))
+            .hint("a day or moment to come, in UTC, as in 2037-12-31"));
+    }
     let keys = config.keys()?;
     let handover = Handover::prepare(&options.invite)?;
     let fresh = Fresh::new(config, &options.name, options.public_key)?;
     let invite = fresh.invite(config, &keys, &options.name, &options.host, &options.allow, &handover);
     let line = handover.line(&invite)?;
     write_files(config, options, &fresh, &keys.cloaks[0], &handover)?;
-    handover.present(&line)?;
+    // Nobody would have the keys: better no such client than one that cannot be given its invite.
+    handover.present(&line).map_err(|failure| match manage::remove_files(config, &options.name) {
+        Ok(()) => failure.hint("the client was not enrolled: run it again where its invite can be written"),
+        Err(left) => failure.hint(format_args!(
+            "{left}; then spa-server client remove {}: nobody has the keys of its invite",
+            options.name
+        )),
+    })?;
     say!("enrolled {}: {}", options.name, toml.display());
     reload_if_running(config)
 }

@@ -1,6 +1,10 @@
 //! What was found, how bad it is, and what to do.
 
+use std::path::Path;
+
 use serde::Serialize;
+
+use crate::error::with_config;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -66,8 +70,11 @@ impl Findings {
         }
     }
 
-    /// The worst first, else in the order in which they were found.
-    pub fn sorted(mut self) -> Vec<Finding> {
+    /// The worst first, else in the order in which they were found; remedies for this configuration.
+    pub fn sorted(mut self, config: &Path) -> Vec<Finding> {
+        for finding in &mut self.0 {
+            finding.remedy = with_config(&finding.remedy, config);
+        }
         self.0.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         self.0
     }

@@ -21,7 +21,7 @@ pub use self::except::too_wide;
 use self::finding::{Findings, Severity};
 use self::scene::Scene;
 use crate::config::Config;
-use crate::error::{Exit, Failure, Outcome};
+use crate::error::{Exit, Failure, Outcome, counted};
 
 /// Looks at everything and says what was found; for this source, or for one that nobody knows.
 ///
@@ -36,12 +36,13 @@ pub fn run(path: &Path, source: Option<IpAddr>, as_json: bool) -> Outcome {
     standing::look(&scene, &mut findings);
     firewall::look(&scene, &ports, &mut findings);
     machine::look(&scene, &mut findings);
-    let findings = findings.sorted();
+    let findings = findings.sorted(path);
     report::print(&scene, &ports, &findings, as_json)?;
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let said = |exit| {
         let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-        Err(Failure::new(exit, format_args!("doctor found {errors} errors and {warnings} warnings")))
+        let (errors, warnings) = (counted(errors, "error"), counted(warnings, "warning"));
+        Err(Failure::new(exit, format_args!("doctor found {errors} and {warnings}")))
     };
     match findings.first().map(|finding| finding.severity) {
         Some(Severity::Error) => said(Exit::DoctorErrors),

@@ -8,10 +8,10 @@ use spa_proto::{Endpoint, Network, ServiceName};
 
 use super::listening::{Found, usual};
 use super::whereabouts::Session;
-use crate::config::duration::Seconds;
 use crate::error::Outcome;
 use crate::log::say;
 use crate::terminal::{ask, ask_until};
+use spa_proto::Seconds;
 
 /// Services as the configuration has them.
 pub type Services = BTreeMap<ServiceName, Vec<Endpoint>>;
@@ -142,9 +142,7 @@ pub fn start(default: Seconds) -> Outcome<Option<Seconds>> {
     let default = default.to_string();
     ask_until("Start now, on trial for (as 120s or 10m, or no)", &default, |answer| match answer {
         "no" | "n" => Ok(None),
-        _ => {
-            answer.parse().map(Some).map_err(|error: crate::config::duration::SecondsError| error.to_string())
-        }
+        _ => answer.parse().map(Some).map_err(|error: spa_proto::SecondsError| error.to_string()),
     })
 }
 

@@ -17,12 +17,12 @@ use self::dialogue::Services;
 use self::whereabouts::Session;
 use super::keygen::{new_keys, random_port};
 use crate::cli::{Init, Run};
-use crate::config::duration::Seconds;
 use crate::config::{Backend, Config, DEFAULT_PATH};
 use crate::error::{Exit, Failure, Outcome};
 use crate::files::{self, Existing};
 use crate::log::say;
 use crate::{control, firewall, log, terminal, warden};
+use spa_proto::Seconds;
 
 /// How long protection is on trial where nobody says.
 const TRIAL: Seconds = Seconds(120);
@@ -126,7 +126,10 @@ fn decide(paths: Paths, options: &Init, session: Option<Session>) -> Outcome<Pla
         .map_err(|error| Failure::io("cannot find", &options.state_dir, &error))?;
     if confirm.is_some() && control::is_running(&state_dir) {
         let what = format_args!("another spa-server runs with {}; nothing was changed", state_dir.display());
-        return Err(Failure::new(Exit::Unavailable, what).hint("stop it first, or --no-start"));
+        let stop = control::how_to_stop(&state_dir);
+        return Err(
+            Failure::new(Exit::Unavailable, what).hint(format_args!("stop it first ({stop}), or --no-start"))
+        );
     }
     Ok(Plan { config, key_file, clients_dir, state_dir, port, backend, except, services, confirm })
 }
@@ -293,6 +296,9 @@ fn say_what_is_next(plan: &Plan, session: Option<Session>) {
             say!("  {program} run --confirm {TRIAL}");
             say!("Then end that with Ctrl-C (protection stays) and run it as a service:");
         }
+    }
+    if plan.config != Path::new(DEFAULT_PATH) {
+        say!("  systemctl edit spa-protect spa-server   # ExecStart= of both: they read {DEFAULT_PATH}");
     }
     say!("  systemctl enable --now spa-protect spa-server");
     say!("To undo all of it: {program} unprotect\n");

@@ -1,10 +1,10 @@
-//! Lengths of time as people write them: `90s`, `5m`, `1h`, `2d`.
+//! Lengths of time as people write them, on the command lines and in the files of both sides: `90s`, `5m`, `1h`, `2d`.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A length of time in whole seconds.
+/// A length of time in whole seconds, as a packet carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seconds(pub u32);
 
