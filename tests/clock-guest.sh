@@ -2,7 +2,7 @@
 # Steps the wall clock of a real kernel while ports are open. A clock is not namespaced and nobody's machine is to be
 # set, so it is that of a guest: qemu, without KVM, with Debian's own kernel, downloaded and unpacked but not installed.
 #
-#     tests/clock-guest.sh         runs it: some three minutes
+#     tests/clock-guest.sh         runs it: some three minutes of one processor
 #     tests/clock-guest.sh able    whether this machine can; prints why not, status 69
 #
 # The guest has no disk and no network but its own namespaces. Its files, all in memory, are the release binaries of
