@@ -139,8 +139,7 @@ mod tests {
         let authors = Authors::default();
         authors.lock().ids = vec![(7, None), (8, None)];
         authors.ended(7);
-        let whose =
-            |id| authors.whose(Notice { port: None, id: Some(id), name: Some("iptables-nft-re") });
+        let whose = |id| authors.whose(Notice { port: None, id: Some(id), name: Some("iptables-nft-re") });
         assert_eq!([whose(7), whose(8), whose(9)], [Whose::Ours, Whose::Ours, Whose::Others]);
         authors.lock().ids[0].1 = Instant::now().checked_sub(AFTERLIFE);
         assert_eq!([whose(7), whose(8)], [Whose::Others, Whose::Ours]);

@@ -98,13 +98,7 @@ fn measure(
         Row::new(BENCH, subject, "a second by the clock, bursts of 400", all / took.as_secs_f64(), ""),
     ];
     for (cpu, (_, thread)) in cpu.iter().zip(THREADS) {
-        rows.push(Row::new(
-            BENCH,
-            subject,
-            &format!("of it {thread}"),
-            cpu.as_secs_f64() / all * 1e6,
-            "us",
-        ));
+        rows.push(Row::new(BENCH, subject, &format!("of it {thread}"), cpu.as_secs_f64() / all * 1e6, "us"));
     }
     rows
 }

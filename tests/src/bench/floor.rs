@@ -25,7 +25,8 @@ pub fn rows() -> Vec<Row> {
     let mut rows = vec![Row::new(BENCH, "X25519", "CPU", x25519, "ms")];
     rows.extend(Row::spread(BENCH, "wake-up of a sleeping thread", wakes, "ms"));
     rows.push(Row::new(BENCH, "X25519 and three wake-ups", "sum", x25519 + WAKE_UPS * median, "ms"));
-    let disk = "fdatasync on the disk of the temporary directory; the bench's server keeps its state on a tmpfs";
+    let disk =
+        "fdatasync on the disk of the temporary directory; the bench's server keeps its state on a tmpfs";
     rows.extend(Row::spread(BENCH, disk, fdatasyncs(), "ms"));
     rows
 }

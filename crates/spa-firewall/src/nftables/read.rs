@@ -178,8 +178,7 @@ impl Nftables {
                 None => held.openings.remove(opening),
             };
         }
-        let owners: BTreeSet<_> =
-            plan.remove.iter().chain(plan.insert.iter().map(|(key, _)| key)).collect();
+        let owners: BTreeSet<_> = plan.remove.iter().chain(plan.insert.iter().map(|(key, _)| key)).collect();
         for key in owners {
             let read = self.element(names.owners, &elements::owner_key(key))?;
             match read.and_then(|(element, now)| elements::read_own(&element, family, now)) {

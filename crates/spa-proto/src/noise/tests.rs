@@ -19,12 +19,8 @@ pub(crate) struct Step {
 /// Every step of the handshake as Noise section 5.2 has them, with all that they yield: for the test vectors, and to
 /// be compared with what [`Handshake::symmetric_state`] leaves out.
 pub(crate) fn trace(handshake: &Handshake<'_>, psk: &[u8; 32]) -> Vec<Step> {
-    let mut state = Step {
-        name: "initialize",
-        chaining_key: initial_hash(),
-        hash: initial_hash(),
-        key: [0; 32],
-    };
+    let mut state =
+        Step { name: "initialize", chaining_key: initial_hash(), hash: initial_hash(), key: [0; 32] };
     let mut steps = vec![state.clone()];
     let mut step = |name, mix: &dyn Fn(&mut Step)| {
         mix(&mut state);
@@ -149,9 +145,7 @@ fn published_vector_of_the_pattern() {
         (bytes(&vector["messages"][0]["payload"]), bytes(&vector["messages"][0]["ciphertext"]));
     assert_eq!(keys.seal(&prologue, &payload), message);
     assert_eq!(keys.open(&prologue, &message), Some(payload));
-    let hash = keys.with(&prologue, |handshake| {
-        mix_hash(&handshake.symmetric_state().hash, &message[32..])
-    });
+    let hash = keys.with(&prologue, |handshake| mix_hash(&handshake.symmetric_state().hash, &message[32..]));
     assert_eq!(hash, key(&vector["handshake_hash"]));
 }
 

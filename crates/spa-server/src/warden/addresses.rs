@@ -25,11 +25,7 @@ impl Addresses {
     /// None yet; listens from now on.
     pub fn new() -> Self {
         let warn = |error: &std::io::Error| tracing::warn!(%error, "new addresses are not noticed at once");
-        Self {
-            list: Vec::new(),
-            read: None,
-            announced: links::listen(ADDRESS_GROUPS).inspect_err(warn).ok(),
-        }
+        Self { list: Vec::new(), read: None, announced: links::listen(ADDRESS_GROUPS).inspect_err(warn).ok() }
     }
 
     /// Reads the list again if it may have changed; then it is returned.
