@@ -161,7 +161,7 @@ fn hmac(key: &[u8; 32], data: &[&[u8]]) -> Zeroizing<[u8; 32]> {
     let padded = |byte: u8| {
         let mut block = Zeroizing::new([byte; 64]);
         block.iter_mut().zip(key).for_each(|(block, key)| *block ^= key);
-        Blake2s256::new().chain_update(&*block)
+        Blake2s256::new().chain_update(block.as_slice())
     };
     let inner = data.iter().fold(padded(0x36), |hash, data| hash.chain_update(data)).finalize();
     Zeroizing::new(padded(0x5c).chain_update(inner).finalize().into())
