@@ -10,6 +10,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib.sh"
 TARGET=$(realpath -m "${CARGO_TARGET_DIR:-$here/../target}")
 DEBS=$TARGET/packages
+# The second version, which nobody is to install but the test of an upgrade.
+UPGRADE=$TARGET/packages/upgrade
 export CARGO_TARGET_DIR=$TARGET
 VERSION=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$here/../Cargo.toml" | head -1)
 SERVER=192.0.2.1
@@ -43,12 +45,14 @@ generate() {
     fi
 }
 
+# build [VERSION [DIRECTORY]]
 build() {
-    local version=${1:-$VERSION-1} name
+    local version=${1:-$VERSION-1} into=${2:-$DEBS} name
+    mkdir -p "$into"
     for name in spa-server spa-client; do
         generate $name "$version"
         # With --output, or it removes what it built before.
-        (cd "$here/.." && cargo deb --quiet --no-build --locked -p $name --deb-version "$version" --output "$DEBS/")
+        (cd "$here/.." && cargo deb --quiet --no-build --locked -p $name --deb-version "$version" --output "$into/")
     done
 }
 
@@ -128,7 +132,7 @@ boot() {
 }
 
 # install_deb MACHINE FILE: what it depends on is there, so that nothing is fetched.
-install_deb() { on "$1" sh -ec "cat >/tmp/$2; dpkg -i /tmp/$2" <"$DEBS/$2"; }
+install_deb() { on "$1" sh -ec "cat >/tmp/${2##*/}; dpkg -i /tmp/${2##*/}" <"$2"; }
 
 # What is there of ours, on the server: files, user, firewall. For comparison with before.
 traces() {
@@ -169,8 +173,8 @@ life() {
     before=$(traces)
 
     step "Install"
-    must "spa-server installs" install_deb server "spa-server_${first}_$arch.deb"
-    must "spa-client installs" install_deb client "spa-client_${first}_$arch.deb"
+    must "spa-server installs" install_deb server "$DEBS/spa-server_${first}_$arch.deb"
+    must "spa-client installs" install_deb client "$DEBS/spa-client_${first}_$arch.deb"
     must "no unit is enabled or runs" server '! systemctl is-enabled spa-server spa-protect && ! systemctl is-active spa-server spa-protect'
     must "the user and the directories are there" server 'id spa && test -d /etc/spa/clients.d && test -d /var/lib/spa'
     must "the manual pages and completions are there" server \
@@ -193,7 +197,7 @@ life() {
     # Looked at all the time while dpkg works, from an address that nobody opened anything for.
     watch_closed &
     local watcher=$!
-    must "the second version installs over the first" install_deb server "spa-server_${second}_$arch.deb"
+    must "the second version installs over the first" install_deb server "$UPGRADE/spa-server_${second}_$arch.deb"
     kill $watcher 2>/dev/null || true
     wait $watcher 2>/dev/null || true
     must "a new process runs" server "systemctl is-active spa-server && test \"\$(systemctl show -P MainPID spa-server)\" != $pid"
@@ -218,7 +222,7 @@ life() {
     must "configuration and keys are kept" server 'test -e /etc/spa/server.toml && test -e /etc/spa/server.key'
 
     step "Install again"
-    must "spa-server installs" install_deb server "spa-server_${second}_$arch.deb"
+    must "spa-server installs" install_deb server "$UPGRADE/spa-server_${second}_$arch.deb"
     must "the units start" server 'systemctl enable --now spa-protect.service spa-server.service'
     looks silent "again"
     knock_opens "with the old invite"
@@ -230,7 +234,7 @@ life() {
 
     step "Purge, from running"
     server 'sed -i "/^broken/d" /etc/spa/server.toml'
-    must "spa-server installs" install_deb server "spa-server_${second}_$arch.deb"
+    must "spa-server installs" install_deb server "$UPGRADE/spa-server_${second}_$arch.deb"
     must "the units start" server 'systemctl enable --now spa-protect.service spa-server.service'
     looks silent "before"
     must "spa-server is purged" server 'dpkg -P spa-server'
@@ -278,9 +282,8 @@ END
     "$here/machine.sh" able
     cargo deb --version >/dev/null 2>&1 || { echo "cargo-deb is missing:  cargo install cargo-deb --locked" >&2; exit $EX_UNAVAILABLE; }
     [ -x "$TARGET/release/spa-server" ] || { echo "There is no $TARGET/release/spa-server: cargo build --release" >&2; exit $EX_UNAVAILABLE; }
-    mkdir -p "$DEBS"
-    build "$VERSION-2"
-    build "$VERSION-1"
+    build "$VERSION-2" "$UPGRADE"
+    build
     "$here/machine.sh" root >/dev/null
     export SPA_BIN_DIR=$TARGET/release
     # shellcheck disable=SC2046 # a list of words
@@ -299,7 +302,7 @@ inside() {
 
 case ${1:-} in
     "") main ;;
-    build) mkdir -p "$DEBS" && build "${2:-}" ;;
+    build) build "${2:-}" ;;
     inside) inside ;;
     *) echo "usage: tests/packages.sh [build [VERSION]]" >&2; exit 64 ;;
 esac
