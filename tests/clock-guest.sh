@@ -59,7 +59,8 @@ kernel() {
     if [ ! -e "$directory/complete" ]; then
         rm -rf "$directory"
         mkdir "$directory"
-        (cd "$directory" && apt-get download -qq "$name" >&2) ||
+        # Without apt's sandbox, whose user may not write here.
+        (cd "$directory" && apt-get download -qq -o APT::Sandbox::User=root "$name" >&2) ||
             { echo "apt-get download $name failed; apt-get update?" >&2; exit $EX_UNAVAILABLE; }
         dpkg-deb -x "$directory"/*.deb "$directory"
         rm "$directory"/*.deb

@@ -103,7 +103,7 @@ fn a_damaged_record_is_named_and_recovered() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(65), "{said}");
         assert!(
-            said.contains(&record.display().to_string()) && said.contains("spa-server recover"),
+            said.contains(&record.display().to_string()) && said.contains("server.toml recover: "),
             "{said}"
         );
         assert_eq!(scene.look(&scene.topology.client, 22), Probe::Silent, "protection stays meanwhile");

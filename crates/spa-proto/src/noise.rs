@@ -163,8 +163,10 @@ fn hmac(key: &[u8; 32], data: &[&[u8]]) -> Zeroizing<[u8; 32]> {
         block.iter_mut().zip(key).for_each(|(block, key)| *block ^= key);
         Blake2s256::new().chain_update(block.as_slice())
     };
-    let inner = data.iter().fold(padded(0x36), |hash, data| hash.chain_update(data)).finalize();
-    Zeroizing::new(padded(0x5c).chain_update(inner).finalize().into())
+    let inner: Zeroizing<[u8; 32]> = Zeroizing::new(
+        data.iter().fold(padded(0x36), |hash, data| hash.chain_update(data)).finalize().into(),
+    );
+    Zeroizing::new(padded(0x5c).chain_update(inner.as_slice()).finalize().into())
 }
 
 #[cfg(test)]
