@@ -69,7 +69,7 @@ impl Population {
         let mut random = Random(99);
         let server = server_key().public_key();
         all.extend((knocking.len()..clients).map(|_| {
-            let key = PublicKey::from_bytes(random.bytes()).unwrap();
+            let key = some_key(&mut random);
             let gate = GateKeys::new(&Psk::from_bytes(random.bytes()), &server, &key);
             (key, gate)
         }));
@@ -104,9 +104,7 @@ impl Population {
             self.knocking.iter().enumerate().map(|(n, client)| policy(&format!("c{n}"), client, &["ssh"]));
         let mut judge = Judge::new(judge_settings(policies.collect()));
         let mut random = Random(7);
-        judge.restore(
-            (0..remembered).map(|_| (PublicKey::from_bytes(random.bytes()).unwrap(), START - SECOND)),
-        );
+        judge.restore((0..remembered).map(|_| (some_key(&mut random), START - SECOND)));
         judge
     }
 }
@@ -195,6 +193,13 @@ impl Round {
             );
         }
     }
+}
+
+/// A public key whose private key nobody knows.
+fn some_key(random: &mut Random) -> PublicKey {
+    let mut bytes = random.bytes::<32>();
+    bytes[31] &= 0x7f; // the canonical encoding
+    PublicKey::from_bytes(bytes).unwrap()
 }
 
 const SOURCE: &str = "192.0.2.7";
