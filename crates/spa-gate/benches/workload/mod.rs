@@ -24,6 +24,8 @@ const A_CLIENT: usize = spa_gate::CLIENT_BURST as usize;
 pub enum Step {
     /// Random bytes: refused at the tag.
     Junk,
+    /// What passes the tag first in an epoch of 64 s: each client's hint is computed.
+    Epoch,
     /// A captured packet again: refused by the memo.
     Replayed,
     /// Made with the cloak key by one who has no client's psk: refused at the hint.
@@ -39,12 +41,21 @@ pub enum Step {
 }
 
 impl Step {
-    pub const ALL: [Self; 7] =
-        [Self::Junk, Self::Replayed, Self::Stranger, Self::Altered, Self::Verify, Self::Open, Self::Judge];
+    pub const ALL: [Self; 8] = [
+        Self::Junk,
+        Self::Epoch,
+        Self::Replayed,
+        Self::Stranger,
+        Self::Altered,
+        Self::Verify,
+        Self::Open,
+        Self::Judge,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Junk => "junk, refused at tag",
+            Self::Epoch => "first of an epoch, all hints",
             Self::Replayed => "replayed capture, refused by the memo",
             Self::Stranger => "cloak key alone, refused at name",
             Self::Altered => "cloak key and a seen hint, refused at M",
@@ -141,8 +152,12 @@ impl Round {
                 round.candidates.push(candidate);
             }
         }
+        if step != Step::Epoch {
+            let _ = round.verifier.verify(now(), from(SOURCE), &strangers(1)[0]); // computes the hints
+        }
         round.packets = match step {
             Step::Junk => junk(valid.len()),
+            Step::Epoch => strangers(1),
             Step::Stranger => strangers(valid.len()),
             Step::Altered => valid
                 .iter()
@@ -163,7 +178,7 @@ impl Round {
         match self.step {
             Step::Junk => self.refused(Reason::Tag),
             Step::Replayed => self.refused(Reason::Replay),
-            Step::Stranger => self.refused(Reason::Name),
+            Step::Epoch | Step::Stranger => self.refused(Reason::Name),
             Step::Altered => self.refused(Reason::Gate),
             Step::Verify => {
                 for packet in &self.packets {
