@@ -378,6 +378,40 @@ fn what_a_killed_daemon_was_retiring_comes_first_too() {
     });
 }
 
+/// Whoever removes a client while the daemon starts, and has read that client already, waits for the daemon, and so does
+/// `protect`: neither takes it that none runs, or that it protects.
+#[test]
+fn who_asks_while_the_daemon_starts_waits() {
+    in_namespace(|| {
+        if !spa_tests::legacy_or_skip("who_asks_while_the_daemon_starts_waits") {
+            return;
+        }
+        let (_topology, server, _alice) = fresh(Variant::Legacy);
+        let path = "/run/xtables.lock";
+        let lock = fs::File::options().write(true).create(true).truncate(false).open(path).expect("a file");
+        lock.lock().expect("it is ours");
+        let mut daemon = Process::start("spa-server", &mut server.command(&["run"]));
+        let waits =
+            |pid: u32| fs::read_to_string(format!("/proc/{pid}/wchan")).is_ok_and(|at| at.contains("lock"));
+        eventually("its first rule waits for the lock", PATIENCE, || daemon.pids().into_iter().any(waits));
+        let mut remove = Process::start("remove", &mut server.command(&["client", "remove", "alice"]));
+        let mut protect = Process::start("protect", &mut server.command(&["protect"]));
+        // The listener, and who is not served yet: a look whether one runs, and two requests.
+        let sockets = || server.ns().sh("cat /proc/net/unix").matches("control.sock").count();
+        eventually("both wait", PATIENCE, || sockets() >= 4);
+        assert!(remove.is_running() && protect.is_running());
+        assert!(server.file("clients.d/alice.toml").exists(), "first the daemon");
+        lock.unlock().expect("it is given back");
+        assert!(remove.wait().success(), "{}", remove.log());
+        assert!(remove.log().contains("lets alice in no more"), "{}", remove.log());
+        assert!(protect.wait().success(), "{}", protect.log());
+        assert!(protect.log().contains("protects already"), "{}", protect.log());
+        daemon.wait_log("ready port=", 0);
+        assert_eq!(server.status()["clients"], 0);
+        daemon.stop();
+    });
+}
+
 /// Both halves: whichever dies, the other does not go on alone, and nothing opens.
 #[test]
 fn the_verifier_is_replaced_when_killed() {

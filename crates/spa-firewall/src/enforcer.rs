@@ -83,6 +83,7 @@ impl Enforcer {
     pub fn forget(&mut self) {
         self.known = None;
         self.ahead.clear();
+        self.hung = None;
     }
 
     /// Gets ready what the next change needs, while nobody waits for it.

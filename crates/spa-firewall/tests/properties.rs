@@ -403,6 +403,20 @@ fn what_hung_when_it_was_written_ahead_is_not_tried_again_at_once() {
     assert_eq!(enforcer.enforce(&wanted).expect("the next is another").attempts, 1);
 }
 
+/// Who has the firewall looked at anew is not told of a hang from before.
+#[test]
+fn what_is_forgotten_hung_no_more() {
+    let memory = Arc::new(Mutex::new(Memory::new()));
+    let mut enforcer = Enforcer::new(Box::new(memory.clone()));
+    let mut wanted = simple();
+    enforcer.enforce(&wanted).expect("it is laid");
+    memory.lock().expect("not poisoned").faults = [Some(Fault::Hang)].into();
+    wanted.grants.extend([granted("192.0.2.1")]);
+    assert!(!enforcer.write_ahead(&wanted));
+    enforcer.forget();
+    assert_eq!(enforcer.enforce(&wanted).expect("it is read, and written").attempts, 1);
+}
+
 /// A change of somebody else that our own next change meets is told, and ours alone are not.
 #[test]
 fn what_others_changed_in_between_is_told() {

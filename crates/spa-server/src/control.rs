@@ -1,6 +1,6 @@
 //! What commands ask of the daemon: one JSON object a line over a Unix socket in the state directory, one answer.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,8 @@ use crate::error::{Exit, Failure, Outcome};
 
 /// Longest line either way, in bytes: 1,000 grants in JSON are a fifth of it.
 pub const MAX_LINE: u64 = 16 * 1024 * 1024;
-/// How long a command waits for the daemon's answer. The firewall's own time-outs are below it.
+/// How long a command waits for the daemon's answer. The firewall's own time-outs are below it, and so is the start of a
+/// daemon with as many clients as there can be.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The socket's path.
@@ -143,9 +144,14 @@ pub struct CutView {
     pub refused: Vec<String>,
 }
 
-/// Whether a daemon answers on the socket.
+/// Whether a daemon listens on the socket. It may be starting: what it is asked then it does when it serves.
 pub fn is_running(state_dir: &Path) -> bool {
     UnixStream::connect(socket_path(state_dir)).is_ok()
+}
+
+/// Waits for a daemon that is starting. False where none runs, or where it ended instead, or did not answer in time.
+pub fn serves(state_dir: &Path) -> bool {
+    exchange(state_dir, &Request::Status).is_ok()
 }
 
 /// The command that stops the daemon of a state directory.
@@ -172,25 +178,68 @@ const UNIT_STOP: &str = "systemctl stop spa-server";
 /// # Errors
 /// Where it does not run, does not answer, or answers with an error.
 pub fn ask(state_dir: &Path, request: &Request) -> Outcome<serde_json::Value> {
+    match exchange(state_dir, request)? {
+        Response::Ok(value) => Ok(value),
+        Response::Error { exit, text } => Err(Failure::new(Exit::from_code(exit), text)),
+    }
+}
+
+fn exchange(state_dir: &Path, request: &Request) -> Outcome<Response> {
     let path = socket_path(state_dir);
     let mut stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::PermissionDenied => Failure::io("cannot connect to", &path, &error),
+        ErrorKind::PermissionDenied => Failure::io("cannot connect to", &path, &error),
         _ => Failure::new(
             Exit::Unavailable,
             format_args!("the daemon does not run (nothing answers on {})", path.display()),
         )
         .hint("systemctl start spa-server, or spa-server run"),
     })?;
-    let failed = |error: std::io::Error| Failure::io("no answer from", &path, &error);
+    let failed = |error: io::Error| no_answer(&path, &error);
     stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(failed)?;
     let mut line = serde_json::to_vec(request).map_err(|error| failed(error.into()))?;
     line.push(b'\n');
     stream.write_all(&line).map_err(failed)?;
     let mut answer = String::new();
     BufReader::new(stream.take(MAX_LINE)).read_line(&mut answer).map_err(failed)?;
-    match serde_json::from_str(&answer) {
-        Ok(Response::Ok(value)) => Ok(value),
-        Ok(Response::Error { exit, text }) => Err(Failure::new(Exit::from_code(exit), text)),
-        Err(error) => Err(failed(error.into())),
+    if answer.is_empty() {
+        return Err(failed(ErrorKind::UnexpectedEof.into()));
+    }
+    serde_json::from_str(&answer).map_err(|error| failed(error.into()))
+}
+
+fn no_answer(path: &Path, error: &io::Error) -> Failure {
+    const LOG: &str = "journalctl -u spa-server; then ask again";
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            let seconds = ANSWER_TIMEOUT.as_secs();
+            let what = format_args!(
+                "the daemon has not answered within {seconds} s: it is starting, or waits for the disk or the firewall"
+            );
+            Failure::new(Exit::TryAgain, what).hint(LOG)
+        }
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+            Failure::new(Exit::Unavailable, "the daemon ended before it answered").hint(LOG)
+        }
+        _ => Failure::io("no answer from", path, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// As one whose start fails: it listened, and goes without an answer.
+    #[test]
+    fn a_daemon_that_ends_does_not_serve() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(!serves(directory.path()), "none runs");
+        let listener = UnixListener::bind(socket_path(directory.path())).unwrap();
+        let daemon = std::thread::spawn(move || (0..2).for_each(|_| drop(listener.accept().unwrap())));
+        assert!(!serves(directory.path()));
+        let failure = ask(directory.path(), &Request::Confirm).unwrap_err();
+        assert!(failure.to_string().contains("ended before it answered"), "{failure}");
+        daemon.join().unwrap();
     }
 }

@@ -29,7 +29,8 @@ pub fn protect(path: &Path) -> Outcome {
         }
     };
     files::make_private_directory(&config.state_dir)?;
-    if control::is_running(&config.state_dir) {
+    // One that is starting may yet fail, with nothing protected.
+    if control::serves(&config.state_dir) {
         say!("the daemon runs, and protects already");
         return Ok(());
     }

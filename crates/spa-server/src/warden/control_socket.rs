@@ -24,19 +24,21 @@ pub struct Order {
     pub reply: oneshot::Sender<Response>,
 }
 
-/// The listening socket; its file goes with it.
-pub struct ControlSocket {
-    listener: UnixListener,
-    path: PathBuf,
-}
+/// The listening socket. Whoever connects waits until it is served.
+pub struct ControlSocket(UnixListener);
+
+/// The socket's file, which goes with this. To be dropped while the lock of the state directory is held, lest it be the
+/// next daemon's file that goes.
+pub struct SocketFile(PathBuf);
 
 impl ControlSocket {
     /// Listens in the state directory, which is the daemon's alone. A socket that a crash left is replaced: the lock
-    /// on that directory is ours.
+    /// on that directory is ours. To be called before any client is read: who then changes one finds a daemon, which
+    /// hears of it when it serves.
     ///
     /// # Errors
     /// Where the socket cannot be made.
-    pub fn bind(state_dir: &Path) -> Outcome<Self> {
+    pub fn bind(state_dir: &Path) -> Outcome<(Self, SocketFile)> {
         let path = socket_path(state_dir);
         let failed = |error: std::io::Error| {
             Failure::new(Exit::CannotCreate, format_args!("cannot listen on {}: {error}", path.display()))
@@ -47,14 +49,14 @@ impl ControlSocket {
         }
         let listener = UnixListener::bind(&path).map_err(failed)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        Ok(Self { listener, path })
+        Ok((Self(listener), SocketFile(path)))
     }
 
     /// Takes requests, one connection after the other. A connection that says nothing holds up the next for
     /// [`REQUEST_TIMEOUT`] at most, and only root can make one.
     pub async fn serve(self, orders: mpsc::Sender<Order>) {
         loop {
-            match self.listener.accept().await {
+            match self.0.accept().await {
                 Ok((stream, _)) => {
                     if let Err(error) = answer(stream, &orders).await {
                         tracing::warn!(%error, "control socket");
@@ -72,9 +74,9 @@ impl ControlSocket {
     }
 }
 
-impl Drop for ControlSocket {
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path); // it may be gone already
+        let _ = std::fs::remove_file(&self.0); // it may be gone already
     }
 }
 

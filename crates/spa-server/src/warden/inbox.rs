@@ -2,7 +2,7 @@
 //! can be lost. A notice says only that something is not as it was, so two of a kind are one, and they need no room.
 
 use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use spa_proto::PublicKey;
 use tokio::sync::oneshot;
@@ -41,11 +41,11 @@ impl Notices {
     }
 }
 
-/// The commands' end.
+/// The commands' end. The notices are the engine's: where it is gone they are too, so nobody waits for a reply to one.
 #[derive(Clone)]
 pub struct Sender {
     queue: SyncSender<Command>,
-    notices: Arc<Mutex<Notices>>,
+    notices: Weak<Mutex<Notices>>,
 }
 
 /// The engine's end.
@@ -62,7 +62,7 @@ pub fn channel() -> (Sender, Inbox) {
 fn with_room_for(commands: usize) -> (Sender, Inbox) {
     let (sender, queue) = mpsc::sync_channel(commands);
     let notices = Arc::default();
-    (Sender { queue: sender, notices: Arc::clone(&notices) }, Inbox { queue, notices })
+    (Sender { queue: sender, notices: Arc::downgrade(&notices) }, Inbox { queue, notices })
 }
 
 impl Sender {
@@ -77,7 +77,8 @@ impl Sender {
         let _ = self.queue.send(Command::Stop); // it may have ended by itself
     }
 
-    /// Has these clients let in no more, and what is open for them closed.
+    /// Has these clients let in no more, and what is open for them closed. The answer is an error where the engine ends
+    /// before it comes to that, or has ended.
     pub fn shut_out(&self, keys: Vec<PublicKey>) -> oneshot::Receiver<Outcome<Vec<GrantView>>> {
         let (reply, answer) = oneshot::channel();
         self.notice(|notices| notices.shut_out.push(ShutOut { keys, reply }));
@@ -95,7 +96,8 @@ impl Sender {
     }
 
     fn notice(&self, add: impl FnOnce(&mut Notices)) {
-        let mut notices = lock(&self.notices);
+        let Some(notices) = self.notices.upgrade() else { return };
+        let mut notices = lock(&notices);
         let is_first = notices.is_empty();
         add(&mut notices);
         drop(notices);
@@ -148,6 +150,17 @@ mod tests {
         let notices = inbox.notices();
         assert!(notices.clock_set && notices.changed.is_some() && notices.shut_out.len() == 1);
         assert!(inbox.notices().is_empty(), "once");
+    }
+
+    /// Whether the engine ended before the order or after it, nobody waits for ever.
+    #[test]
+    fn an_engine_that_is_gone_leaves_nobody_waiting() {
+        let (sender, inbox) = with_room_for(2);
+        let before = sender.shut_out(Vec::new());
+        drop(inbox);
+        assert!(before.blocking_recv().is_err(), "it never came to it");
+        assert!(sender.shut_out(Vec::new()).blocking_recv().is_err(), "there is none");
+        sender.clock_was_set();
     }
 
     #[test]

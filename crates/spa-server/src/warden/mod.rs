@@ -75,6 +75,8 @@ async fn serve(config: Config, options: &Run) -> Outcome {
     files::make_private_directory(&config.state_dir)?;
     let lock = lock::exclusive(&config.state_dir)?;
     let _only = lock::only_daemon()?;
+    // From here on who changes a client waits for this daemon, and does not take it that none runs.
+    let (control, _socket_file) = ControlSocket::bind(&config.state_dir)?;
     let settings = Settings::load(config)?;
     let captures = Captures::open(&settings.config)?;
     let (published_sender, published) = watch::channel(Published::default());
@@ -85,7 +87,6 @@ async fn serve(config: Config, options: &Run) -> Outcome {
     let thread =
         thread.map_err(|error| Failure::new(Exit::System, format_args!("cannot start a thread: {error}")))?;
     let verifier = VerifierProcess::start(&settings.config, &settings.verifier, &captures).await?;
-    let control = ControlSocket::bind(&settings.config.state_dir)?;
     let mut warden = Warden {
         settings,
         captures,
@@ -110,6 +111,7 @@ async fn serve(config: Config, options: &Run) -> Outcome {
     };
     let last = published.clone();
     let result = warden.work(control, published, own, uses_lock).await;
+    tokio::task::yield_now().await; // whoever was answered last gets the answer
     warden.commands.stop();
     if thread.join().is_err() {
         return Err(Failure::new(Exit::Software, "the engine failed; protection stays as it is"));
@@ -288,9 +290,12 @@ impl Warden {
     async fn read_link(&mut self, first: std::io::Result<Option<FromVerifier>>) -> Outcome {
         self.received(first).await?;
         for _ in 1..MESSAGES {
-            let Some(message) = self.verifier.try_receive() else { break };
+            let Some(message) = self.verifier.try_receive() else { return Ok(()) };
             self.received(message).await?;
         }
+        // Reading without waiting spends nothing of what tokio grants a task: it would not look at its sockets before
+        // the loop has gone through many such batches.
+        tokio::task::yield_now().await;
         Ok(())
     }
 

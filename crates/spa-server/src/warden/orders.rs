@@ -36,7 +36,7 @@ impl Warden {
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Outcome<T> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).then_some(()).ok_or_else(busy)?;
-        answer.await.map_err(|_| busy())
+        answer.await.map_err(|_| ending("nothing was changed"))
     }
 
     async fn revoke(
@@ -67,15 +67,14 @@ impl Warden {
         let key = key.map(str::parse).transpose().map_err(|error| wrong(&error))?;
         let out = self.settings.shut_out(&name, key.as_ref());
         let clients: Vec<_> = out.iter().map(|(name, _)| name.to_string()).collect();
-        if out.is_empty() {
-            return json(&ShutOutView { clients, closed: 0, trouble: None });
-        }
         self.shut_out.extend_from_slice(&clients);
+        // Also where nobody is left to shut out: an earlier order may not have got its rules closed.
         let closed = self.commands.shut_out(out.into_iter().map(|(_, key)| key).collect());
-        if self.verifier.configure(&self.settings.verifier).await.is_err() {
-            self.verifier.end(); // the loop starts another, with the settings of now
+        if !clients.is_empty() {
+            self.configure_verifier().await;
         }
-        let (closed, trouble) = match closed.await.map_err(|_| busy())? {
+        let gone = |_| ending("it lets the client in no more, and what is open for it closes at its time");
+        let (closed, trouble) = match closed.await.map_err(gone)? {
             Ok(closed) => (closed.len(), None),
             Err(failure) => (0, Some(failure.to_string())),
         };
@@ -142,6 +141,11 @@ impl Warden {
             }
         }
     }
+}
+
+/// The engine has ended, and so does the daemon.
+pub(super) fn ending(what_holds: &str) -> Failure {
+    Failure::new(Exit::Unavailable, format_args!("the daemon is ending; {what_holds}"))
 }
 
 /// The engine does not take more.

@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use super::Warden;
 use super::engine::{Command, EngineSettings};
-use super::orders::busy;
+use super::orders::{busy, ending};
 use super::settings::Settings;
 use super::verifier_process::{Captures, VerifierProcess};
 use crate::config::Config;
@@ -52,7 +52,8 @@ impl Warden {
         let (reply, answer) = oneshot::channel();
         let command = Command::Reload(Box::new(EngineSettings::of(&settings)), reply);
         self.commands.send(command).then_some(()).ok_or_else(busy)?;
-        answer.await.unwrap_or_else(|_| Err(busy()))?;
+        answer.await.unwrap_or_else(|_| Err(ending("nothing was reloaded")))?;
+        // The engine goes by them: from here on nothing may fail.
         match fresh {
             Some((captures, verifier)) => {
                 self.counts_before.add(&std::mem::take(&mut self.counts));
@@ -61,27 +62,32 @@ impl Warden {
                 self.captures = captures;
                 self.verifier = verifier;
                 self.settings = settings;
+                self.shut_out.clear();
             }
             None => {
-                self.settings = settings; // the engine goes by them already
-                self.inform_verifier().await?;
+                self.settings = settings;
+                self.shut_out.clear();
+                self.inform_verifier().await;
             }
         }
-        self.shut_out.clear();
         tracing::info!(clients = self.settings.verifier.clients.len(), "reloaded");
         Ok(())
     }
 
-    /// Gives the verifier the settings of now. One that does not take them is replaced.
-    async fn inform_verifier(&mut self) -> Outcome {
-        let told = self.verifier.configure(&self.settings.verifier).await;
+    /// Gives the verifier the settings and the interfaces of now.
+    async fn inform_verifier(&mut self) {
+        self.configure_verifier().await;
         // An interface may have been renamed.
-        let resolved = self.verifier.resolve_interfaces(&self.captures).await;
-        if told.is_err() || resolved.is_err() {
-            self.verifier.end(); // before another reads the same rings
-            let Settings { config, verifier, .. } = &self.settings;
-            self.verifier = VerifierProcess::start(config, verifier, &self.captures).await?;
+        if self.verifier.resolve_interfaces(&self.captures).await.is_err() {
+            self.verifier.end(); // as below
         }
-        Ok(())
+    }
+
+    /// Gives the verifier the settings of now. One that does not take them is ended: the loop sees that and starts
+    /// another with them, or ends the daemon where it cannot.
+    pub(super) async fn configure_verifier(&mut self) {
+        if self.verifier.configure(&self.settings.verifier).await.is_err() {
+            self.verifier.end();
+        }
     }
 }

@@ -79,7 +79,8 @@ impl Engine {
             }
         }
         if ended.is_empty() {
-            return Ok(Vec::new());
+            // What ended at an earlier order may stand all the same.
+            return self.not_written().map_or(Ok(Vec::new()), |why| Err(events::not_closed(why)));
         }
         self.settle();
         self.close(now, &ended)

@@ -115,6 +115,22 @@ fn a_client_is_shut_out_ahead_of_the_queue() {
     assert!(!rules.contains("alice"), "{rules}");
 }
 
+/// Whoever is shut out a second time, after a hang, is not said to have nothing open while the rule stands.
+#[test]
+fn a_rule_that_stands_is_told_at_each_order() {
+    let mut scene = Scene::new();
+    scene.memory().faults = [Some(Fault::Hang)].into();
+    for keys in [vec![scene.alice], vec![scene.alice], Vec::new()] {
+        let failure = scene.engine.shut_out(&keys).unwrap_err();
+        assert!(failure.to_string().contains("could not be removed"), "{keys:?}: {failure}");
+    }
+    scene.engine.hangs_until = Some(Duration::ZERO);
+    scene.engine.wake();
+    assert_eq!(scene.engine.shut_out(&[scene.alice]).unwrap().len(), 0);
+    let rules = format!("{:?}", scene.memory().kernel.v4.rules);
+    assert!(!rules.contains("alice"), "{rules}");
+}
+
 /// While the firewall's program hangs only the timer waits for it: whoever asks hears of it at once.
 #[test]
 fn a_hang_is_waited_for_once() {
