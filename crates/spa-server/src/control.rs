@@ -41,7 +41,7 @@ pub enum Request {
         #[serde(default)]
         cut: bool,
     },
-    /// Let a client in no more, and close what is open for it, until the next reload that succeeds.
+    /// Let a client in no more, and close what is open for it, until the next reload that succeeds, or start.
     #[serde(rename = "shut-out")]
     ShutOut {
         /// Whoever goes by this name,
@@ -123,6 +123,18 @@ impl Refusing {
                              is right now, run spa-server recover";
 }
 
+impl Refusing {
+    /// What to do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self.why.as_str() {
+            Self::CLOCK => {
+                "set the clock right; if it is right now: stop the daemon, spa-server recover, start it"
+            }
+            _ => "wait: the daemon goes on by itself",
+        }
+    }
+}
+
 impl std::fmt::Display for Refusing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "packets are refused until {}: {}", self.until, self.why)
@@ -180,7 +192,7 @@ const UNIT_STOP: &str = "systemctl stop spa-server";
 pub fn ask(state_dir: &Path, request: &Request) -> Outcome<serde_json::Value> {
     match exchange(state_dir, request)? {
         Response::Ok(value) => Ok(value),
-        Response::Error { exit, text } => Err(Failure::new(Exit::from_code(exit), text)),
+        Response::Error { exit, text } => Err(Failure::from_text(Exit::from_code(exit), &text)),
     }
 }
 
@@ -241,5 +253,15 @@ mod tests {
         let failure = ask(directory.path(), &Request::Confirm).unwrap_err();
         assert!(failure.to_string().contains("ended before it answered"), "{failure}");
         daemon.join().unwrap();
+    }
+
+    /// A clock behind the record may be so for years: nobody is to wait for that.
+    #[test]
+    fn the_remedy_fits_the_cause() {
+        let remedy = |why: &str| Refusing { until: "2030-01-01".into(), why: why.into() }.remedy();
+        assert!(remedy(Refusing::RECORD).starts_with("wait:"));
+        let clock = remedy(Refusing::CLOCK);
+        assert!(clock.contains("set the clock right") && clock.contains("spa-server recover"), "{clock}");
+        assert!(!clock.contains("wait"), "{clock}");
     }
 }

@@ -62,6 +62,9 @@ impl Exit {
     }
 }
 
+/// Before what to try.
+const TRY: &str = "\n  try: ";
+
 /// A failure as a person reads it.
 #[derive(Debug)]
 pub struct Failure {
@@ -82,6 +85,27 @@ impl Failure {
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.hint = Some(hint.to_string());
         self
+    }
+
+    /// A failure that was sent as text: what to try is told apart, so that more can be said.
+    pub fn from_text(exit: Exit, text: &str) -> Self {
+        match text.split_once(TRY) {
+            Some((what, hint)) => Self::new(exit, what).hint(hint),
+            None => Self::new(exit, text),
+        }
+    }
+
+    /// The same, with more to know of what happened.
+    #[must_use]
+    pub fn also(self, what: impl fmt::Display) -> Self {
+        Self { what: format!("{}; {what}", self.what), ..self }
+    }
+
+    /// The same, with what to do once that is done which is to be tried already.
+    #[must_use]
+    pub fn then(self, hint: impl fmt::Display) -> Self {
+        let first = self.hint.as_deref().unwrap_or("put that right");
+        Self { hint: Some(format!("{first}; then {hint}")), ..self }
     }
 
     /// The same, for what a key of a file names.
@@ -124,7 +148,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)?;
         match &self.hint {
-            Some(hint) => write!(f, "\n  try: {hint}"),
+            Some(hint) => write!(f, "{TRY}{hint}"),
             None => Ok(()),
         }
     }
@@ -188,6 +212,19 @@ mod tests {
         let failure = Failure::new(Exit::NoInput, "no spa-server run").hint("spa-server run");
         let said = failure.for_config(other).to_string();
         assert_eq!(said, "no spa-server run\n  try: spa-server --config /srv/spa.toml run");
+    }
+
+    #[test]
+    fn one_remedy_is_told_whatever_is_added() {
+        let sent = Failure::new(Exit::Config, "line 7 is wrong").hint("spa-server check").to_string();
+        let failure = Failure::from_text(Exit::Config, &sent);
+        assert_eq!(failure.to_string(), sent);
+        assert_eq!(failure.parts(), ("line 7 is wrong", Some("spa-server check")));
+        let said = failure.also("all is as it was").then("spa-server reload").to_string();
+        let wanted = "line 7 is wrong; all is as it was\n  try: spa-server check; then spa-server reload";
+        assert_eq!(said, wanted);
+        let said = Failure::from_text(Exit::Io, "the disk is full").then("again").to_string();
+        assert_eq!(said, "the disk is full\n  try: put that right; then again");
     }
 
     #[test]

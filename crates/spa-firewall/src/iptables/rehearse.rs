@@ -6,13 +6,11 @@ use std::path::Path;
 use spa_proto::{ClientName, Endpoint, Protocol};
 
 use super::programs::{self, Programs};
-use super::{CHAIN, IPV6_WITNESS, TIME_LIMIT, Variant, failure, render, run};
+use super::{CHAIN, IPV6_WITNESS, LOCK_WAIT, TIME_LIMIT, Variant, failure, render, run};
 use crate::error::Error;
 use crate::kernel::{Rule, Span};
 use crate::model::{Family, GrantKey};
 
-/// It reads the rules and asks the kernel about their extensions, and leaves out the commit.
-const ARGUMENTS: [&str; 2] = ["--noflush", "--test"];
 /// What only looks, but does not fail, says of an extension that the kernel lacks.
 const LACKS: &str = "missing kernel module";
 
@@ -23,17 +21,25 @@ const LACKS: &str = "missing kernel module";
 /// [`Error::MissingModule`] names what lacks. Others, where the programs cannot be run.
 pub fn rehearse(variant: Variant) -> Result<(), Error> {
     let path = programs::search_path();
+    let wait = LOCK_WAIT.to_string();
+    let arguments = arguments(&wait);
     for family in Family::BOTH {
         if family == Family::V6 && !Path::new(IPV6_WITNESS).exists() {
             continue;
         }
         let program = Programs::find(variant, family, &path)?.restore;
-        let output = run::run(&program, &ARGUMENTS, Some(&text(family)), TIME_LIMIT)?;
+        let output = run::run(&program, &arguments, Some(&text(family)), TIME_LIMIT)?;
         if !output.success || output.stderr.contains(LACKS) {
-            return Err(failure::classify(run::describe(&program, &ARGUMENTS), &output, family));
+            return Err(failure::classify(run::describe(&program, &arguments), &output, family));
         }
     }
     Ok(())
+}
+
+/// It reads the rules and asks the kernel about their extensions, and leaves out the commit. The legacy variant takes its
+/// lock for that as well, and others hold it now and then.
+fn arguments(wait: &str) -> [&str; 4] {
+    ["-w", wait, "--noflush", "--test"]
 }
 
 fn text(family: Family) -> String {

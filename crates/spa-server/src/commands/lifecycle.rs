@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::error::{Exit, Failure, Outcome, counted};
 use crate::journal::Journal;
 use crate::log::say;
-use crate::warden::{self, events::firewall_failure};
+use crate::warden::{self, events::firewall_failure, set_back::ClockNote};
 use crate::{clock, control, files, firewall, lock};
 
 /// Closes the protected ports, with the grants that still run. Where the configuration is broken, from the last good
@@ -45,11 +45,17 @@ pub fn protect(path: &Path) -> Outcome {
     let before = warden::standing(&mut enforcer, &config.state_dir, &found)?;
     let kept = before.map_or_else(BTreeSet::new, |protection| protection.services);
     warden::keep_connections(&(&config.endpoints() - &kept))?;
-    warden::set_back::undo(&config.state_dir, &enforcer.name(), &mut found);
+    let mut clock_note = ClockNote::read(&config.state_dir);
+    let clocks = clock::now();
+    clock_note.undo(clocks, &enforcer.name(), &mut found);
+    // What is found keeps its dates where the clock was set forward, so a failure may wait until the ports are closed.
+    let noted = clock_note.before_dating(clocks);
     let now = SystemTime::now();
     let grants = found.into_iter().filter(|(_, lifetime)| lifetime.until > now).collect();
     enforcer.enforce(&Wanted { protection: Some(config.protection()), grants }).map_err(firewall_failure)?;
-    warden::set_back::note(&config.state_dir)?;
+    noted?;
+    clock_note.all_dated(clocks);
+    clock_note.all_written()?;
     firewall::retire_others(&enforcer.name(), Some(&lock));
     begin_record(&config);
     config.keep_as_last_good()?;

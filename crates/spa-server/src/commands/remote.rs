@@ -141,7 +141,7 @@ pub fn status(config: &Config, as_json: bool) -> Outcome {
     print(&format!("clients    {}", text("clients")))?;
     let shut_out: Vec<String> = read(&answer["shut-out"]).unwrap_or_default(); // a daemon from before an upgrade
     if !shut_out.is_empty() {
-        print(&format!("shut out   {}, until the next reload that succeeds", shut_out.join(", ")))?;
+        print(&format!("shut out   {}, until the next reload that succeeds, or start", shut_out.join(", ")))?;
     }
     let cloaks = answer["cloaks"].as_array().into_iter().flatten();
     let cloaks = cloaks.map(|cloak| {

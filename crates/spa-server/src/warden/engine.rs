@@ -17,7 +17,7 @@ use super::changes::Culprits;
 use super::inbox::{Inbox, Notices, ShutOut};
 use super::record::Record;
 use super::settings::Settings;
-use super::{bounds::PerMinute, events, provisional::Provisional, set_back};
+use super::{bounds::PerMinute, events, provisional::Provisional, set_back::ClockNote};
 use crate::cloak_use::{self, CloakUse};
 use crate::clock;
 use crate::config::Config;
@@ -174,6 +174,9 @@ pub struct Engine {
     /// Why the firewall is not as wanted, if it is not.
     degraded: Option<String>,
     retry_at: Option<Duration>,
+    clock_note: ClockNote,
+    /// When rules are dated anew, boot-time clock, if they could not be.
+    date_at: Option<Duration>,
     /// The firewall's programs hang. Until this moment, boot-time clock, nobody tries again.
     hangs_until: Option<Duration>,
     /// During a fight: when it is looked at again, boot-time clock.
@@ -220,8 +223,11 @@ impl Engine {
         let kept = before.as_ref().map_or_else(BTreeSet::new, |protection| protection.services.clone());
         let provisional = confirm.map(|within| Provisional::new(within, before));
         let cloak_use = CloakUse::open((!dry_run).then(|| config.state_dir.join(cloak_use::FILE)));
+        let clock_note = if dry_run { ClockNote::none() } else { ClockNote::read(&config.state_dir) };
         let mut engine = Self {
             cloak_use,
+            clock_note,
+            date_at: None,
             judge,
             record,
             enforcer,
@@ -248,8 +254,12 @@ impl Engine {
             published,
         };
         engine.refresh_addresses();
-        set_back::undo(&engine.config.state_dir, &engine.enforcer.name(), &mut found);
+        let now = clock::now();
+        engine.clock_note.undo(now, &engine.enforcer.name(), &mut found);
+        // If it was set forward and that cannot be noted, what is found keeps its dates all the same.
+        engine.may_date(now);
         engine.adopt(found);
+        engine.clock_note.all_dated(now);
         if let (Some(provisional), Some(protection)) = (&engine.provisional, &mut engine.wanted.protection) {
             protection.provisional_until = provisional.kernel_deadline();
         }
@@ -259,7 +269,7 @@ impl Engine {
             keep_connections(&(&engine.config.endpoints() - &kept))?;
         }
         engine.enforcer.enforce(&engine.wanted).map_err(events::firewall_failure)?;
-        engine.note_clock();
+        engine.note_written();
         engine.enforcer.prepare();
         if let Some(refusing) = engine.refusing() {
             events::refusing(&refusing);
@@ -453,6 +463,10 @@ impl Engine {
             return;
         }
         let now = clock::now(); // the write took its time
+        if !self.may_date(now) {
+            self.unrecorded += accepted.len() as u64;
+            return;
+        }
         let mut changes = Vec::new();
         for (knock, at) in accepted {
             let (client, source) = (knock.record().0, knock.source());
@@ -507,6 +521,9 @@ impl Engine {
         }
         let ended = self.judge.expire(now);
         self.forget_ended(&ended);
+        if self.date_at.is_some_and(|at| at <= now.boot) {
+            self.date_anew(now);
+        }
         self.write([News::Ended(ended)]);
     }
 
@@ -521,7 +538,10 @@ impl Engine {
     fn next_wake(&self) -> Option<Duration> {
         let confirm_by = self.provisional.as_ref().map(|provisional| provisional.deadline);
         let name_by = self.put_right.as_ref().map(|(_, until)| *until);
-        [self.judge.next_expiry(), self.retry_at, confirm_by, name_by].into_iter().flatten().min()
+        [self.judge.next_expiry(), self.retry_at, self.date_at, confirm_by, name_by]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn publish(&self) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use spa_firewall::conntrack::Adopted;
@@ -197,9 +198,22 @@ pub fn clock_set() {
     warn!("the wall clock was set; the kernel's expiry times are written anew");
 }
 
-/// Where the clocks stand could not be kept for the next start.
+/// Where the clocks stand could not be kept for the next start, after the clock was set forward.
 pub fn clock_not_noted(failure: &Failure) {
-    warn!("{failure}; with no daemon, a clock that is set back would end grants sooner");
+    error!(
+        "{failure}; until it can be written nothing is granted, and what is open ends by the clock of now: sooner"
+    );
+}
+
+/// The same, after it was set back.
+pub fn clock_note_kept(failure: &Failure) {
+    warn!("{failure}; what is open now would end sooner, should the daemon start anew");
+}
+
+/// What an earlier daemon noted of the clocks is lost.
+pub fn clock_note_unknown(path: &Path, why: &dyn Display) {
+    warn!(path = %path.display(), "cannot read where the clocks stood: {why}; had the clock been set back while no daemon \
+        ran, grants that are taken over would end later by that");
 }
 
 /// `run --confirm` was confirmed.

@@ -187,7 +187,7 @@ struct Warden {
     started: Instant,
     /// Of `backend = "auto"`.
     choice: Option<Choice>,
-    /// Whom nobody lets in until the next reload that succeeds, by name.
+    /// Whom nobody lets in until the next reload that succeeds or start, by name.
     shut_out: Vec<String>,
     ready: bool,
     dry_run: bool,

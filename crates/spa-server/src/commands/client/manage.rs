@@ -23,13 +23,14 @@ pub fn remove(config: &Config, name: &ClientName) -> Outcome {
         let what = format_args!("there is no client {name} in {}", config.clients_dir.display());
         return Err(Failure::new(Exit::NoInput, what).hint("spa-server client list"));
     }
-    remove_files(config, name)?;
-    if let Some(path) = client.map(|client| client.psk_path).filter(|path| is_ours(config, path)) {
-        remove_file(&path)?;
+    let psk_path = client.map(|client| client.psk_path).filter(|path| is_ours(config, path));
+    let removed =
+        remove_files(config, name).and_then(|()| psk_path.map_or(Ok(()), |path| remove_file(&path)));
+    if let Err(failure) = removed {
+        return Err(told.unwritten(failure, name, format_args!("spa-server client remove {name} again")));
     }
     say!("removed {name}");
-    settle(config, name);
-    told.complete
+    settle(config, name, told)
 }
 
 /// Removes a client's file and the psk files that are called after it. The enrolment goes first: a psk alone lets nobody
@@ -58,14 +59,11 @@ fn remove_file(path: &Path) -> Outcome {
 pub fn disable(config: &Config, name: &ClientName) -> Outcome {
     let client = config.client_named(name);
     let told = shut_out(config, name, client.as_ref().ok().map(|client| &client.policy.key));
-    write_disabled(config, client, name).map_err(|failure| match told.was_let_in {
-        true => Failure::new(failure.exit, failure).hint(format_args!(
-            "the daemon shuts {name} out until its next reload or start; that it stays so: spa-server client remove {name}"
-        )),
-        false => failure,
-    })?;
-    settle(config, name);
-    told.complete
+    if let Err(failure) = write_disabled(config, client, name) {
+        let then = format_args!("spa-server client disable {name} again, or remove {name}");
+        return Err(told.unwritten(failure, name, then));
+    }
+    settle(config, name, told)
 }
 
 fn write_disabled(config: &Config, client: Outcome<Client>, name: &ClientName) -> Outcome {
@@ -121,28 +119,36 @@ pub fn rotate(config: &Config, options: &ClientRotate) -> Outcome {
     edit.set("host", host);
     edit.set("cloak", keys.cloaks[0].id());
     edit.set_first_knock_by(handover.expires);
+    // Before the file: whoever stole the old keys is out, even should this end here.
+    let told = shut_out(config, name, Some(&client.policy.key));
     if let Err(failure) = edit.write() {
         let _ = std::fs::remove_file(&new_psk); // of nobody
-        return Err(failure);
+        return Err(told.unwritten(failure, name, format_args!("spa-server client rotate {name} again")));
     }
-    let told = shut_out(config, name, Some(&client.policy.key));
-    if is_ours(config, &client.psk_path) {
-        remove_file(&client.psk_path)?;
-    }
+    let removed = if is_ours(config, &client.psk_path) { remove_file(&client.psk_path) } else { Ok(()) };
     let presented = handover.present(&line).map_err(|failure| {
         failure.hint(format_args!(
             "{name} has new keys that nobody has seen: spa-server client rotate {name} again, where its invite can be \
              written"
         ))
     });
+    let settled = settle(config, name, told);
     if presented.is_ok() {
-        say!(
-            "{name} has new keys; what it had opens nothing any more. On the client: spa-client import --update"
-        );
+        let old = if settled.is_ok() { "; what it had opens nothing any more" } else { "" };
+        say!("{name} has new keys{old}. On the client: spa-client import --update");
         say_if_disabled(config, &client);
     }
-    settle(config, name);
-    presented.and(told.complete)
+    first_of([presented, settled, removed])
+}
+
+/// The first failure, where there is one; any others are told here.
+fn first_of(outcomes: [Outcome; 3]) -> Outcome {
+    let mut failures = outcomes.into_iter().filter_map(Result::err);
+    let first = failures.next();
+    for failure in failures {
+        say!("spa-server: {failure}");
+    }
+    first.map_or(Ok(()), Err)
 }
 
 /// Prints an invite for a client that keeps its keys: with the newest cloak key, the address and the services of now.

@@ -202,7 +202,7 @@ fn psk_path(config: &Config, name: &ClientName) -> PathBuf {
 /// Where none runs there is nobody to tell.
 fn shut_out(config: &Config, name: &ClientName, key: Option<&PublicKey>) -> ShutOut {
     if !control::is_running(&config.state_dir) {
-        return ShutOut { was_let_in: false, complete: Ok(()) };
+        return ShutOut { answered: false, was_let_in: false, complete: Ok(()) };
     }
     let request = Request::ShutOut { client: name.to_string(), key: key.map(ToString::to_string) };
     let malformed = |error| Failure::new(Exit::Software, format_args!("the daemon's answer: {error}"));
@@ -217,28 +217,70 @@ fn shut_out(config: &Config, name: &ClientName, key: Option<&PublicKey>) -> Shut
             let complete = trouble.map_or(Ok(()), |trouble| {
                 Err(Failure::new(Exit::System, format_args!("what {name} had open: {trouble}")))
             });
-            ShutOut { was_let_in, complete }
+            ShutOut { answered: true, was_let_in, complete }
         }
-        Err(failure) => ShutOut { was_let_in: false, complete: Err(failure) },
+        Err(failure) => ShutOut { answered: false, was_let_in: false, complete: Err(failure) },
     }
 }
 
 /// What became of [`shut_out`]. A failure does not keep the files from being changed, and is told in the end.
 struct ShutOut {
+    /// The daemon has done it: until its next reload or start the client is not let in, whatever the files say.
+    answered: bool,
     /// The daemon let it in until now.
     was_let_in: bool,
     /// Unless the daemon did not answer, or something is still open.
     complete: Outcome,
 }
 
-/// After [`shut_out`]: has the daemon take the files as they are now. Where it refuses them for another reason, what was
-/// asked for holds all the same, so that is said, and is no failure.
-fn settle(config: &Config, name: &ClientName) {
-    if let Err(failure) = reload_if_running(config) {
-        say!(
-            "spa-server: the daemon goes on with the configuration from before: {failure}\n\
-             spa-server: {name} stays shut out all the same, with its old keys and any new ones, until \
-             `spa-server reload` succeeds"
-        );
+impl ShutOut {
+    /// The failure to change the files, with what the daemon goes by meanwhile, and what to do for it to stay so.
+    fn unwritten(self, failure: Failure, name: &ClientName, then: impl std::fmt::Display) -> Failure {
+        let failure = match self.complete {
+            Ok(()) => failure,
+            Err(further) => failure.also(further.parts().0),
+        };
+        if self.was_let_in {
+            failure
+                .also(format_args!("the daemon shuts {name} out until its next reload or start"))
+                .then(then)
+        } else {
+            failure
+        }
     }
 }
+
+/// After [`shut_out`]: has the daemon take the files as they are now. Where it refuses them for another reason, what was
+/// asked for holds all the same if the daemon shuts the client out, so that is said, and is no failure.
+///
+/// # Errors
+/// Where the daemon did neither, so that the client is let in as before; and what [`shut_out`] left open.
+fn settle(config: &Config, name: &ClientName, told: ShutOut) -> Outcome {
+    match reload_if_running(config) {
+        // What did not answer before has taken the files now.
+        Ok(()) if !told.answered => Ok(()),
+        Ok(()) => told.complete,
+        Err(failure) if told.answered => {
+            say!(
+                "spa-server: the daemon goes on with the configuration from before: {failure}\n\
+                 spa-server: {name} stays shut out all the same, with its old keys and any new ones, until \
+                 `spa-server reload` succeeds"
+            );
+            told.complete
+        }
+        Err(failure) => {
+            let (why, _) = failure.parts();
+            let mut still =
+                format!("{name} is let in with what it had until `spa-server reload` succeeds: {why}");
+            if let Err(failure) = &told.complete {
+                let _ = write!(still, "; shutting it out: {}", failure.parts().0); // a String takes everything
+            }
+            let (_, hint) = failure.parts();
+            let hint = hint.unwrap_or("put that right");
+            Err(Failure::new(failure.exit, still).hint(format_args!("{hint}; then spa-server reload")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -65,13 +65,7 @@ fn status(config: &Config, findings: &mut Findings) {
         );
     }
     if let Ok(Some(refusing)) = Option::<Refusing>::deserialize(&status["refusing"]) {
-        findings.add(
-            Severity::Error,
-            "refusing",
-            refusing.to_string(),
-            None,
-            "set the clock right if that is what is wrong; else wait: the daemon goes on by itself",
-        );
+        findings.add(Severity::Error, "refusing", refusing.to_string(), None, refusing.remedy());
     }
     if !status["confirm-within"].is_null() {
         findings.add(

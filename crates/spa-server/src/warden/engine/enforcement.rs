@@ -9,7 +9,7 @@ use spa_gate::{Ended, Lease, LeaseKey, Now};
 use spa_proto::Endpoint;
 
 use super::super::changes::Culprits;
-use super::super::{events, set_back};
+use super::super::events;
 use super::{CLOCK_JITTER, Engine, FIGHT_PAUSE, NAME_WITHIN, News, RETRY};
 use crate::clock;
 use crate::config::Config;
@@ -64,21 +64,43 @@ impl Engine {
         events::clock_set();
         let ended = self.judge.clock_set(now);
         self.forget_ended(&ended);
+        self.date_anew(now);
+        self.enforce();
+        events::ended(&ended, self.not_written());
+    }
+
+    /// Wants all rules by this wall clock. Where that cannot be noted for who takes them over, they keep their dates, and it
+    /// is tried again.
+    pub(super) fn date_anew(&mut self, now: Now) {
+        if !self.may_date(now) {
+            return;
+        }
         let leases: Vec<_> = self.judge.leases().map(|(key, lease)| (key.clone(), lease.clone())).collect();
         for (key, lease) in leases {
             self.want(now, &key, &lease);
         }
-        self.enforce();
-        self.note_clock();
-        events::ended(&ended, self.not_written());
+        self.clock_note.all_dated(now);
+        self.date_at = None;
     }
 
-    /// For who takes over these rules: the dates in them are by this wall clock.
-    pub(super) fn note_clock(&self) {
-        if !self.dry_run
-            && let Err(failure) = set_back::note(&self.config.state_dir)
-        {
-            events::clock_not_noted(&failure);
+    /// Whether rules may be dated by this moment: it is noted.
+    pub(super) fn may_date(&mut self, now: Now) -> bool {
+        match self.clock_note.before_dating(now) {
+            Ok(()) => true,
+            Err(failure) => {
+                if self.date_at.is_none() {
+                    events::clock_not_noted(&failure);
+                }
+                self.date_at = Some(now.boot + RETRY);
+                false
+            }
+        }
+    }
+
+    /// All rules stand as they are wanted.
+    pub(super) fn note_written(&mut self) {
+        if let Err(failure) = self.clock_note.all_written() {
+            events::clock_note_kept(&failure);
         }
     }
 
@@ -159,6 +181,7 @@ impl Engine {
                         events::restored();
                     }
                 }
+                self.note_written();
                 Ok(report)
             }
             Err(error) => {

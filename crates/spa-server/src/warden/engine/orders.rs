@@ -45,10 +45,7 @@ impl Engine {
         self.names = names;
         self.config = config;
         self.forget_ended(&ended);
-        let leases: Vec<_> = self.judge.leases().map(|(key, lease)| (key.clone(), lease.clone())).collect();
-        for (key, lease) in leases {
-            self.want(now, &key, &lease); // a shorter limit may have ended some sooner
-        }
+        self.date_anew(now); // a shorter limit may have ended some sooner
         self.enforce();
         events::ended(&ended, self.not_written());
         if self.provisional.is_none() {

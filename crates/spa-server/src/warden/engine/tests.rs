@@ -131,6 +131,28 @@ fn a_rule_that_stands_is_told_at_each_order() {
     assert!(!rules.contains("alice"), "{rules}");
 }
 
+/// A clock that was set back is noted when the rules are known to be written anew, and not before: whoever starts in
+/// between takes them over.
+#[test]
+fn a_step_back_is_noted_when_the_rules_follow() {
+    let mut scene = Scene::new();
+    let path = scene.engine.config.state_dir.join("clock");
+    scene.engine.clock_note = ClockNote::read(&scene.engine.config.state_dir);
+    let now = clock::now();
+    let ahead = Now { wall: now.wall + 3_600_000_000_000, boot: now.boot };
+    scene.engine.date_anew(ahead);
+    scene.engine.enforce();
+    let noted = std::fs::read_to_string(&path).unwrap();
+    scene.memory().faults = [Some(Fault::Refuse), Some(Fault::Refuse), Some(Fault::Refuse)].into();
+    scene.engine.clock_set();
+    assert!(scene.engine.not_written().is_some());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), noted, "the rules have their old dates");
+    scene.memory().faults.clear();
+    scene.engine.wake();
+    assert!(scene.engine.not_written().is_none());
+    assert_ne!(std::fs::read_to_string(&path).unwrap(), noted);
+}
+
 /// While the firewall's program hangs only the timer waits for it: whoever asks hears of it at once.
 #[test]
 fn a_hang_is_waited_for_once() {
