@@ -3,7 +3,7 @@
 #
 #     tests/bench.sh [PART...]
 #
-# Takes some three minutes. As root it installs what lacks, the peers among it (fwknopd, knockd), without starting
+# Takes some six minutes. As root it installs what lacks, the peers among it (fwknopd, knockd), without starting
 # them, and says so. Everything that is measured runs in namespaces that end with it.
 # SPA_BIN_DIR: where spa-server and spa-client are; without it they are built.
 set -euo pipefail
