@@ -177,6 +177,8 @@ pub struct Engine {
     clock_note: ClockNote,
     /// When rules are dated anew, boot-time clock, if they could not be.
     date_at: Option<Duration>,
+    /// Why no rule may be dated now.
+    not_noted: Option<String>,
     /// The firewall's programs hang. Until this moment, boot-time clock, nobody tries again.
     hangs_until: Option<Duration>,
     /// During a fight: when it is looked at again, boot-time clock.
@@ -228,6 +230,7 @@ impl Engine {
             cloak_use,
             clock_note,
             date_at: None,
+            not_noted: None,
             judge,
             record,
             enforcer,

@@ -112,7 +112,10 @@ impl ClockNote {
     /// Where it cannot be noted: then a greater distance stays noted.
     pub fn all_written(&mut self) -> Outcome {
         match (self.lesser.take(), self.noted) {
-            (Some(lesser), Some(noted)) if noted - lesser >= JITTER => self.write(lesser),
+            (Some(lesser), Some(noted)) if noted - lesser >= JITTER => {
+                self.noted = None; // a failure may come after the file was replaced
+                self.write(lesser)
+            }
             _ => Ok(()),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use spa_firewall::{Enforcer, GrantKey, Lifetime, Protection, Report, Wanted};
+use spa_firewall::{Driver, Enforcer, GrantKey, Lifetime, Protection, Report, Wanted};
 use spa_gate::{Ended, Lease, LeaseKey, Now};
 use spa_proto::Endpoint;
 
@@ -83,18 +83,21 @@ impl Engine {
         self.date_at = None;
     }
 
-    /// Whether rules may be dated by this moment: it is noted.
+    /// Whether rules may be dated by this moment: it is noted, or they count down and need no note.
     pub(super) fn may_date(&mut self, now: Now) -> bool {
         match self.clock_note.before_dating(now) {
-            Ok(()) => true,
+            Ok(()) => self.not_noted = None,
+            Err(_) if self.enforcer.name() == Driver::Nftables.name() => {}
             Err(failure) => {
                 if self.date_at.is_none() {
                     events::clock_not_noted(&failure);
                 }
                 self.date_at = Some(now.boot + RETRY);
-                false
+                self.not_noted = Some(format!("nothing is granted: {failure}"));
+                return false;
             }
         }
+        true
     }
 
     /// All rules stand as they are wanted.

@@ -156,7 +156,10 @@ impl Engine {
         let left = |provisional: &Provisional| provisional.deadline.saturating_sub(clock::boot()).as_secs();
         EngineStatus {
             driver: self.enforcer.name(),
-            trouble: self.degraded.clone().into_iter().chain(self.record.trouble()).collect(),
+            trouble: [self.degraded.clone(), self.record.trouble(), self.not_noted.clone()]
+                .into_iter()
+                .flatten()
+                .collect(),
             refusing: self.refusing(),
             misdirected: self.misdirected,
             unrecorded: self.unrecorded,

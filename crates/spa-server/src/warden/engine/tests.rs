@@ -153,6 +153,20 @@ fn a_step_back_is_noted_when_the_rules_follow() {
     assert_ne!(std::fs::read_to_string(&path).unwrap(), noted);
 }
 
+/// Nothing is granted then, so `status` must not say that all is well.
+#[test]
+fn a_clock_that_cannot_be_noted_is_trouble() {
+    let mut scene = Scene::new();
+    let nowhere = scene.engine.config.state_dir.join("gone");
+    scene.engine.clock_note = ClockNote::read(&nowhere);
+    assert!(!scene.engine.may_date(clock::now()));
+    let trouble = scene.engine.status().trouble;
+    assert!(trouble.iter().any(|what| what.contains("nothing is granted")), "{trouble:?}");
+    std::fs::create_dir(&nowhere).unwrap();
+    assert!(scene.engine.may_date(clock::now()));
+    assert_eq!(scene.engine.status().trouble, Vec::<String>::new());
+}
+
 /// While the firewall's program hangs only the timer waits for it: whoever asks hears of it at once.
 #[test]
 fn a_hang_is_waited_for_once() {
