@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -34,7 +35,13 @@ fn fwknopd() {
     for (file, section, least) in
         [("fwknopd.conf", "FWKNOPD.CONF VARIABLES", 75), ("access.conf", "ACCESS.CONF VARIABLES", 38)]
     {
-        let text = fs::read_to_string(root.join("etc/fwknop").join(file)).expect("a sample file");
+        let text = match fs::read_to_string(root.join("etc/fwknop").join(file)) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                spa_tests::skip(&format!("migration table of {file}"), "only root may read the sample");
+                continue;
+            }
+            text => text.expect("a sample file"),
+        };
         let mut names = union(&manual, &[section], "");
         names.extend(variables(&text));
         compare(&rows, file, names, least, "REQUIRE_SOURCE");
@@ -67,13 +74,15 @@ fn root_with(test: &str, page: &str) -> Option<PathBuf> {
 
 /// What a program prints for --help; it may name options that its manual page does not. Empty where it is not runnable here.
 fn help(root: &Path, program: &str) -> String {
-    let output = Command::new("chroot").arg(root).args([program, "--help"]).output();
-    output.map_or_else(
-        |_| String::new(),
-        |output| {
-            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-        },
-    )
+    let mut command = if root == Path::new("/") { Command::new(program) } else { Command::new("chroot") };
+    if root != Path::new("/") {
+        command.arg(root).arg(program);
+    }
+    let Ok(output) = command.arg("--help").output() else { return String::new() };
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    // An ordinary user may not run it there.
+    if said.starts_with("chroot:") { String::new() } else { said.into_owned() }
 }
 
 /// Options (with a dash) or variables (without) of some sections of a manual page.

@@ -33,7 +33,7 @@ fn a_passphrase_opens_and_another_does_not() {
             &["not the one of this invite", "capitals"],
         );
         refused(&call(&[]), 64, &["encrypted", "--passphrase-file"]);
-        refused(&call(&["--passphrase-file", "/nowhere"]), 66, &["/nowhere"]);
+        refused(&call(&["--passphrase-file", "/run/nowhere"]), 66, &["/run/nowhere"]);
         fs::set_permissions(&wrong, fs::Permissions::from_mode(0o644)).unwrap();
         refused(&call(&["--passphrase-file", &file(&wrong)]), 77, &["read by others", "chmod 600"]);
         assert!(!bob.config().exists() && !bob.file("bastion.key").exists(), "nothing is written");
@@ -54,9 +54,9 @@ fn a_passphrase_opens_and_another_does_not() {
             &["one line"],
         );
         refused(
-            &server.call(&[&add("carol")[..], &["--passphrase-file", "/nowhere"]].concat()),
+            &server.call(&[&add("carol")[..], &["--passphrase-file", "/run/nowhere"]].concat()),
             66,
-            &["/nowhere"],
+            &["/run/nowhere"],
         );
         assert!(
             !server.file("clients.d/carol.toml").exists() && !server.file("clients.d/carol.psk").exists()
