@@ -386,9 +386,8 @@ fn what_was_written_ahead_is_not_believed() {
     }
 }
 
-/// Whoever waits for a change that hung does not wait for a second one.
-#[test]
-fn what_hung_when_it_was_written_ahead_is_not_tried_again_at_once() {
+/// A firewall whose program hung when one more grant was written ahead.
+fn hung_ahead() -> (Arc<Mutex<Memory>>, Enforcer, Wanted) {
     let memory = Arc::new(Mutex::new(Memory::new()));
     let mut enforcer = Enforcer::new(Box::new(memory.clone()));
     let mut wanted = simple();
@@ -396,6 +395,13 @@ fn what_hung_when_it_was_written_ahead_is_not_tried_again_at_once() {
     memory.lock().expect("not poisoned").faults = [Some(Fault::Hang)].into();
     wanted.grants.extend([granted("192.0.2.1")]);
     assert!(!enforcer.write_ahead(&wanted));
+    (memory, enforcer, wanted)
+}
+
+/// Whoever waits for a change that hung does not wait for a second one.
+#[test]
+fn what_hung_when_it_was_written_ahead_is_not_tried_again_at_once() {
+    let (memory, mut enforcer, wanted) = hung_ahead();
     let applied = memory.lock().expect("not poisoned").applied;
     let error = enforcer.enforce(&wanted).expect_err("it hung");
     assert!(matches!(error, Error::TimedOut { .. }), "{error}");
@@ -406,13 +412,7 @@ fn what_hung_when_it_was_written_ahead_is_not_tried_again_at_once() {
 /// Who has the firewall looked at anew is not told of a hang from before.
 #[test]
 fn what_is_forgotten_hung_no_more() {
-    let memory = Arc::new(Mutex::new(Memory::new()));
-    let mut enforcer = Enforcer::new(Box::new(memory.clone()));
-    let mut wanted = simple();
-    enforcer.enforce(&wanted).expect("it is laid");
-    memory.lock().expect("not poisoned").faults = [Some(Fault::Hang)].into();
-    wanted.grants.extend([granted("192.0.2.1")]);
-    assert!(!enforcer.write_ahead(&wanted));
+    let (_, mut enforcer, wanted) = hung_ahead();
     enforcer.forget();
     assert_eq!(enforcer.enforce(&wanted).expect("it is read, and written").attempts, 1);
 }
