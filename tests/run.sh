@@ -64,7 +64,43 @@ check_in_guest() {
 }
 
 packages() {
-    require_commands <<'END'
+    local wanted
+    # Wanted, not needed: an ordinary user goes on without them.
+    wanted=$(missing_packages <<'END'
+python3 python3
+node nodejs
+rsync rsync
+git git
+curl curl
+openssl openssl
+faketime faketime
+zsh zsh
+fish fish
+groff groff
+mandoc mandoc
+script bsdutils
+shellcheck shellcheck
+zbarimg zbar-tools
+valgrind valgrind
+setpriv util-linux
+flock util-linux
+qemu-system-x86_64 qemu-system-x86
+cpio cpio
+depmod kmod
+END
+    )
+    # Of use to root's run alone. (firewalld, moreover, filters a machine as soon as apt-get has installed it, unless
+    # it is install_packages that does so.)
+    ! is_root || wanted+=$(missing_packages <<'END'
+ufw ufw
+firewalld firewalld
+dbus-daemon dbus-daemon
+debootstrap debootstrap
+lintian lintian
+dpkg-shlibdeps dpkg-dev
+END
+    )
+    require_commands "$wanted" <<'END'
 cc gcc libc6-dev
 ip iproute2
 ss iproute2
@@ -80,37 +116,6 @@ setsid util-linux
 mount mount
 timeout coreutils
 END
-    # Wanted, not needed: an ordinary user goes on without them.
-    local wanted
-    wanted=$(missing_packages <<'END'
-python3 python3
-rsync rsync
-git git
-curl curl
-openssl openssl
-faketime faketime
-zsh zsh
-fish fish
-groff groff
-mandoc mandoc
-script bsdutils
-shellcheck shellcheck
-zbarimg zbar-tools
-ufw ufw
-firewalld firewalld
-dbus-daemon dbus-daemon
-debootstrap debootstrap
-lintian lintian
-dpkg-shlibdeps dpkg-dev
-valgrind valgrind
-setpriv util-linux
-flock util-linux
-qemu-system-x86_64 qemu-system-x86
-cpio cpio
-depmod kmod
-END
-    )
-    if [ -n "$wanted" ] && is_root; then install_packages "$wanted"; fi
 }
 
 rust_tools() {
