@@ -19,10 +19,10 @@ missing_packages() {
 }
 
 # Sees to it that every command of the lines "COMMAND PACKAGE" on standard input is there. Root installs what lacks
-# and says so; an ordinary user is told the line to run. Ends the script if a command still lacks. The packages of $1
+# and says so; an ordinary user is told the line to run. Ends the script if a command still lacks. The packages of ALSO
 # lack and are wanted too: root installs them, an ordinary user is told of them, and goes on if nothing else lacks.
 require_commands() {
-    local also=${1:-} wanted missing
+    local also=${ALSO:-} wanted missing
     wanted=$(cat)
     missing=$(missing_packages <<<"$wanted")
     [ -n "$missing$also" ] || return 0

@@ -100,7 +100,7 @@ lintian lintian
 dpkg-shlibdeps dpkg-dev
 END
     )
-    require_commands "$wanted" <<'END'
+    ALSO=$wanted require_commands <<'END'
 cc gcc libc6-dev
 ip iproute2
 ss iproute2

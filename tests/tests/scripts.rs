@@ -131,7 +131,7 @@ fn an_ordinary_user_is_told_the_line() {
         };
         bash.args(["-c", &format!("{text}\n{script}\necho went on")]).current_dir("/").output()
     };
-    let Ok(output) = run("require_commands also-package <<'END'\nno-such-command wanted-package\n\
+    let Ok(output) = run("ALSO=also-package require_commands <<'END'\nno-such-command wanted-package\n\
                           no-such-other other-package\nls coreutils\nEND")
     else {
         return skip("an_ordinary_user_is_told_the_line", "setpriv is not installed");
@@ -143,7 +143,7 @@ fn an_ordinary_user_is_told_the_line() {
     assert!(all.contains(line), "{all}");
     assert!(!all.contains("went on") && !all.contains("coreutils"), "{all}");
     // Where only what can be done without lacks, it is named, and the run goes on.
-    let all = said(&run("require_commands also-package <<<'ls coreutils'").expect("bash runs"));
+    let all = said(&run("ALSO=also-package require_commands <<<'ls coreutils'").expect("bash runs"));
     assert!(all.contains("will be skipped") && all.contains("also-package"), "{all}");
     assert!(all.contains("went on"), "{all}");
 }
