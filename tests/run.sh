@@ -126,14 +126,17 @@ rust_tools() {
     if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
         rustup component add rustfmt clippy || exit $EX_UNAVAILABLE
     fi
-    if ! cargo deny --version >/dev/null 2>&1; then
-        echo "cargo-deny is missing; compiling it, some minutes:  cargo install cargo-deny --locked"
-        cargo install --quiet --locked cargo-deny || echo "cargo-deny could not be installed" >&2
-    fi
-    if is_root && ! cargo deb --version >/dev/null 2>&1; then
-        echo "cargo-deb is missing; compiling it, some minutes:  cargo install cargo-deb --locked"
-        cargo install --quiet --locked cargo-deb || echo "cargo-deb could not be installed" >&2
-    fi
+    cargo_tool cargo-deny deny
+    ! is_root || cargo_tool cargo-deb deb
+}
+
+# cargo_tool CRATE COMMAND: compiles it if it is missing, into the target directory and without optimizing: these tools
+# run for seconds, and as their authors compile them (cargo-deny: one unit, LTO of all) it takes three times as long.
+cargo_tool() {
+    ! cargo "$2" --version >/dev/null 2>&1 || return 0
+    echo "$1 is missing; compiling it into $TOOLS, some minutes"
+    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=0 \
+        cargo install --quiet --locked --root "$TOOLS" "$1" || echo "$1 could not be installed" >&2
 }
 
 build() {
@@ -220,9 +223,11 @@ summary() {
     [ ${#FAILED[@]} = 0 ]
 }
 
+SPA_BIN_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/release")
+TOOLS=$(realpath -m "${CARGO_TARGET_DIR:-target}/tools")
+PATH=$PATH:$TOOLS/bin
 packages
 rust_tools
-SPA_BIN_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/release")
 SPA_SKIP_LOG=$LOGS/skipped
 export SPA_BIN_DIR SPA_SKIP_LOG
 
