@@ -60,7 +60,7 @@ END
 }
 
 build() {
-    echo "Building: cargo build --release -p spa-server -p spa-client"
+    echo "Building, some minutes the first time: cargo build --release -p spa-server -p spa-client"
     (cd "$root" && cargo build --quiet --release --locked -p spa-server -p spa-client)
     SPA_BIN_DIR=${CARGO_TARGET_DIR:-$root/target}/release
 }

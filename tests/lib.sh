@@ -60,7 +60,7 @@ install_packages() {
         export DEBIAN_FRONTEND=noninteractive
         apt-get update -qq || true # an old list is often good enough; the next line decides
         # shellcheck disable=SC2086 # a list of words
-        apt-get install -y -qq --no-install-recommends $1
+        apt-get install -y -qq --no-install-recommends $1 >/dev/null # dpkg's progress; what goes wrong is on stderr
     ) || status=$?
     if [ -z "$had_sshd" ] && command -v sshd >/dev/null && command -v systemctl >/dev/null; then
         echo "openssh-server is new here and stays off: systemctl disable ssh   (undo: systemctl enable --now ssh)"
