@@ -143,6 +143,11 @@ build() {
     cargo build --release --locked -p spa-server -p spa-client
 }
 
+# Apart from the tests, so that SPA_TEST_MINUTES bounds what they take and not what the compiler takes.
+build_tests() {
+    cargo test --workspace --locked --no-run --quiet
+}
+
 # Unit, property and end-to-end tests of all crates. The end-to-end tests run what `build` made.
 run_tests() {
     local status=0 limit=${SPA_TEST_MINUTES:-30}m
@@ -236,6 +241,7 @@ check_with shellcheck "Shell scripts" lint_scripts
 check "Lints" cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 check "Release build" build
 check_on_machines "A Debian for the tests of packages and documents" tests/machine.sh root
+check "Test build" build_tests
 check "Tests" run_tests
 count_tests
 check_in_guest "Steps of the clock, and Debian's kernel" tests/clock-guest.sh
