@@ -125,3 +125,24 @@ impl Link {
 fn invalid(error: Malformed) -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::InvalidData, error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capture_arrives_with_its_socket_and_thread() {
+        let (warden, verifier) = pair().unwrap();
+        let verifier = Link::new(verifier);
+        for (family, thread) in [(Family::V4, 0), (Family::V6, 15)] {
+            let fd = std::fs::File::open("/dev/null").unwrap().into();
+            warden.send_to_verifier(&FromWarden::Capture { family, port: 62_201, thread, fd }).unwrap();
+            let Some(FromWarden::Capture { family: of, port, thread: to, .. }) =
+                verifier.receive_from_warden().unwrap()
+            else {
+                panic!("another message");
+            };
+            assert_eq!((of, port, to), (family, 62_201, thread));
+        }
+    }
+}

@@ -11,7 +11,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use spa_gate::Tagged;
 
 /// Packets of all sieves that wait to be judged, 640 bytes each. When it is full the newest is dropped and counted, as in a
-/// ring.
+/// ring, and that sieve lets packets gather in its own for a moment.
 const MAILBOX: usize = 1024;
 
 /// Wakes a thread that sleeps in `poll`; it may be rung by any thread and does not block.
@@ -119,5 +119,93 @@ impl Mailbox {
     /// What to wait for in `poll`.
     pub fn bell(&self) -> BorrowedFd<'_> {
         self.news.bell.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use spa_proto::{Action, Address, CloakKey, Knock, Psk, Randomness, Requests, Sealer, SecretKey};
+
+    use super::*;
+
+    fn tagged() -> Tagged {
+        let (server, cloak) = (SecretKey::from_bytes([1; 32]).public_key(), CloakKey::from_bytes([2; 32]));
+        let (secret, psk) = (SecretKey::from_bytes([3; 32]), Psk::from_bytes([4; 32]));
+        let sealer = Sealer::new(&secret, &psk, &cloak, &server).unwrap();
+        let action = Action::Close { requests: Requests::default() };
+        let knock = Knock { action, address: Address::Observed, counter: 1_790_000_000_000_000_000 };
+        let packet = sealer.seal(&knock, &Randomness { nonce: [6; 12], ephemeral: [7; 32], size: 8 });
+        spa_gate::Sieve::new(&server, &[cloak]).sift(&packet).unwrap()
+    }
+
+    fn mail(tagged: &Tagged, port: u16) -> Mail {
+        let source = SocketAddr::new([192, 0, 2, 1].into(), port);
+        Mail { tagged: tagged.clone(), source, destination: [192, 0, 2, 9].into() }
+    }
+
+    fn rings(mailbox: &Mailbox, within: Duration) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(mailbox.bell(), PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::try_from(within).unwrap())).unwrap() > 0
+    }
+
+    #[test]
+    fn a_full_mailbox_takes_no_more_and_keeps_what_it_has() {
+        let (slot, mailbox) = mailbox().unwrap();
+        let tagged = tagged();
+        let put = (0..MAILBOX as u16 + 9).filter(|port| slot.put(mail(&tagged, *port))).count();
+        assert_eq!(put, MAILBOX);
+        let taken: Vec<_> = std::iter::from_fn(|| mailbox.take()).map(|mail| mail.source.port()).collect();
+        assert!(taken.iter().copied().eq(0..MAILBOX as u16), "the oldest, in order");
+        assert!(slot.put(mail(&tagged, 1)), "and there is room again");
+    }
+
+    #[test]
+    fn the_bell_rings_until_the_next_look() {
+        let (slot, mailbox) = mailbox().unwrap();
+        assert!(!rings(&mailbox, Duration::ZERO));
+        for _ in 0..3 {
+            slot.tell();
+            slot.tell();
+            assert!(rings(&mailbox, Duration::ZERO));
+            mailbox.begin(true);
+            assert!(!rings(&mailbox, Duration::ZERO));
+        }
+        // Looked at for another reason: it does not ring for what was seen then.
+        slot.tell();
+        mailbox.begin(false);
+        assert!(!rings(&mailbox, Duration::ZERO));
+    }
+
+    /// Were a single ring lost, the reader would sleep on although something waits.
+    #[test]
+    fn whatever_is_put_in_is_told() {
+        const SENDERS: usize = 3;
+        const EACH: usize = 20_000;
+        let (slot, mailbox) = mailbox().unwrap();
+        let tagged = tagged();
+        std::thread::scope(|scope| {
+            for _ in 0..SENDERS {
+                let (slot, tagged) = (slot.clone(), &tagged);
+                scope.spawn(move || {
+                    for port in 0..EACH {
+                        while !slot.put(mail(tagged, port as u16)) {
+                            std::thread::yield_now();
+                        }
+                    }
+                });
+            }
+            let mut taken = 0;
+            while taken < SENDERS * EACH {
+                assert!(
+                    rings(&mailbox, Duration::from_secs(20)),
+                    "{taken} were taken, and no word of the rest"
+                );
+                mailbox.begin(true);
+                taken += std::iter::from_fn(|| mailbox.take()).count();
+            }
+        });
     }
 }

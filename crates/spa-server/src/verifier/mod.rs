@@ -194,7 +194,7 @@ impl Process {
         if let Some(mailbox) = mailbox.filter(|_| mail_first) {
             looked.add(desk.read_mail(mailbox));
         }
-        if looked.handed_over {
+        if looked.stopped {
             looked.more = true;
         } else {
             looked.add(
@@ -204,7 +204,7 @@ impl Process {
             );
         }
         if let Some(mailbox) = mailbox.filter(|_| !mail_first) {
-            if looked.handed_over {
+            if looked.stopped {
                 (looked.more, self.mail_first) = (true, true);
             } else {
                 looked.add(desk.read_mail(mailbox));
@@ -280,13 +280,13 @@ impl Desk<'_> {
         self.pass_on(judged, datagram.source, datagram.destination)
     }
 
-    /// As [`Reader::read`], of what sieves let through: one batch.
+    /// As [`Reader::read`], of what sieves let through: one batch. It stops where something went to the warden.
     fn read_mail(&mut self, mailbox: &Mailbox) -> Looked {
         let mut looked = Looked::default();
         for taken in 1..=BATCH {
             let Some(Mail { tagged, source, destination }) = mailbox.take() else { break };
             let judged = self.verifier.verify_tagged(self.now, source, &tagged);
-            looked.handed_over |= self.pass_on(judged, source, destination);
+            looked.stopped |= self.pass_on(judged, source, destination);
             (looked.any, looked.more) = (true, taken == BATCH);
         }
         looked

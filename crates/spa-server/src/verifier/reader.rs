@@ -40,8 +40,8 @@ pub struct Looked {
     pub any: bool,
     /// A datagram of an interface that is not known.
     pub stale: bool,
-    /// Something went to the warden.
-    pub handed_over: bool,
+    /// Whoever was given the packets had it stop.
+    pub stopped: bool,
     /// There may be more: look again [before sleeping](Reader::do_not_sleep).
     pub more: bool,
 }
@@ -51,7 +51,7 @@ impl Looked {
     pub fn add(&mut self, other: Self) {
         self.any |= other.any;
         self.stale |= other.stale;
-        self.handed_over |= other.handed_over;
+        self.stopped |= other.stopped;
         self.more |= other.more;
     }
 }
@@ -101,8 +101,13 @@ impl Reader {
         self.gather = Some(AT_ONCE);
     }
 
-    /// Gives `each` what each socket has, but no more than [`BATCHES`]. `each` says whether something went to the warden;
-    /// where it did, that batch is the last, and the other socket comes first the next time.
+    /// The next look comes after packets have gathered for a moment.
+    pub fn rest(&mut self) {
+        self.gather = Timespec::try_from(Pace::GATHER).ok();
+    }
+
+    /// Gives `each` what each socket has, but no more than [`BATCHES`]. Where `each` says so it stops after that batch, and
+    /// the other socket comes first the next time.
     ///
     /// # Errors
     /// Where a socket cannot be read.
@@ -114,25 +119,25 @@ impl Reader {
         let mut looked = Looked::default();
         let captures = self.captures.iter_mut().zip(readable);
         for (capture, _) in captures.filter(|(_, readable)| *readable) {
-            if looked.handed_over {
+            if looked.stopped {
                 looked.more = true; // this one's turn comes at once
                 break;
             }
             let mut batches = 0;
             let is_cut_short = loop {
-                let mut handed_over = false;
-                let received: Received = capture.receive(&mut |datagram| handed_over |= each(&datagram))?;
-                looked.handed_over |= handed_over;
+                let mut stopped = false;
+                let received: Received = capture.receive(&mut |datagram| stopped |= each(&datagram))?;
+                looked.stopped |= stopped;
                 looked.stale |= received.stale;
                 looked.any |= received.accepted + received.refused > 0;
                 batches += 1;
-                if !received.more() || batches == BATCHES || handed_over {
+                if !received.more() || batches == BATCHES || stopped {
                     break received.more();
                 }
             };
             looked.more |= is_cut_short;
         }
-        if looked.handed_over {
+        if looked.stopped {
             self.captures.reverse();
         }
         Ok(looked)

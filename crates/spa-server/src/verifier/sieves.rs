@@ -175,17 +175,21 @@ impl Thread {
     fn look(&mut self, readable: [bool; 2]) -> Result<(), spa_capture::CaptureError> {
         let Self { sieve: Some(sieve), reader, slot, counters, lost, .. } = self else { return Ok(()) };
         reader.begin();
-        let looked = reader.read(readable, |datagram| {
-            match sieve.sift(datagram.payload) {
-                Ok(tagged) => {
-                    let (source, destination) = (datagram.source, datagram.destination);
-                    *lost += u64::from(!slot.put(Mail { tagged, source, destination }));
-                }
-                Err(refusal) => counters.count::<()>(&Err(refusal)),
+        let looked = reader.read(readable, |datagram| match sieve.sift(datagram.payload) {
+            Ok(tagged) => {
+                let (source, destination) = (datagram.source, datagram.destination);
+                let is_full = !slot.put(Mail { tagged, source, destination });
+                *lost += u64::from(is_full);
+                is_full
             }
-            false
+            Err(refusal) => {
+                counters.count::<()>(&Err(refusal));
+                false
+            }
         })?;
-        if looked.more {
+        if looked.stopped {
+            reader.rest(); // the thread that judges may need this processor
+        } else if looked.more {
             reader.do_not_sleep();
         }
         if looked.stale {
