@@ -199,3 +199,48 @@ impl Thread {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::*;
+
+    #[test]
+    fn every_sieve_answers_and_rings() {
+        let sieves = Sieves::start(3).unwrap();
+        for _ in 0..2 {
+            let mut awaited = sieves.count();
+            assert_eq!(awaited, 3);
+            while awaited > 0 {
+                let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
+                let bell = sieves.mailbox.bell();
+                let rang =
+                    poll(&mut [PollFd::from_borrowed_fd(bell, PollFlags::IN)], Some(&patience)).unwrap();
+                assert_eq!(rang, 1, "{awaited} did not answer");
+                sieves.mailbox.begin(true);
+                awaited -= std::iter::from_fn(|| sieves.answer()).count();
+            }
+        }
+    }
+
+    /// Runs itself again, since it ends the process.
+    #[test]
+    fn a_thread_that_panics_ends_the_process() {
+        const AGAIN: &str = "SPA_TEST_ENDS_ALL";
+        if std::env::var_os(AGAIN).is_some() {
+            let thread = std::thread::spawn(|| {
+                let _end = EndsAll;
+                panic!("as a sieve might");
+            });
+            let _ = thread.join(); // it does not come back
+            return;
+        }
+        let name = "verifier::sieves::tests::a_thread_that_panics_ends_the_process";
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        let status = again.args(["--exact", name]).env(AGAIN, "").status().unwrap();
+        assert_eq!(status.code(), Some(Exit::Software as i32));
+    }
+}
