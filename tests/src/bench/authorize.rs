@@ -76,7 +76,13 @@ fn measure(
     let mut rows = vec![
         Row::new(BENCH, subject, "CPU of both processes", each * 1e6, "us"),
         Row::new(BENCH, subject, "a second and core", 1.0 / each, ""),
-        Row::new(BENCH, subject, "a second by the clock, bursts of 400", all / took.as_secs_f64(), ""),
+        Row::new(
+            BENCH,
+            subject,
+            "a second by the clock, bursts of 400, to when it rests",
+            all / took.as_secs_f64(),
+            "",
+        ),
     ];
     rows.extend(limits.iter().map(|limit| {
         Row::new(BENCH, subject, &format!("against {}", limit.whose), each / limit.seconds, "times")

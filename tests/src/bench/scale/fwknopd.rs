@@ -1,5 +1,6 @@
 //! fwknopd, as far as it goes. Its clients are stanzas of `access.conf`, which it tries one after the other; what it
-//! remembers are the digests of `digest.cache`, which it compares one after the other.
+//! remembers are the digests of `digest.cache`, which it compares one after the other. By default it logs, here to a pipe,
+//! two lines for each stanza that a packet does not fit.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::{
 
 const SUBJECT: &str = "fwknopd";
 /// How long a start may take.
-const STARTS: Duration = Duration::from_secs(15);
+const STARTS: Duration = Duration::from_secs(10);
 /// It keeps up with about so much junk where a packet costs it little.
 const RATE: u64 = 500;
 /// A flood costs it so much, so it is the shorter the dearer a packet is; within these numbers of packets.
