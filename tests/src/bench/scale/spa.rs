@@ -111,6 +111,7 @@ impl Spa<'_> {
         self.fill_memo(memo.min(spa_gate::MEMO_ENTRIES))?;
         let cost = super::measure(self.topology, self, &junk::random(), &PACE);
         let lost = self.server.status()["dropped"].as_u64().unwrap_or(0);
+        self.server.must(&["revoke", "--all"]); // the next start would take them over
         self.server.process().stop();
         cost.map(|cost| Cost { lost, ..cost })
     }
