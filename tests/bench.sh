@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Runs the bench and writes docs/bench.json and docs/bench.svg; the table goes to standard output.
 #
-#     tests/bench.sh [PART...]
+#     tests/bench.sh [--short] [PART...]
 #
-# Takes some six minutes. As root it installs what lacks, the peers among it (fwknopd, knockd), without starting
-# them, and says so. Everything that is measured runs in namespaces that end with it.
+# Takes some twelve minutes; with --short, which is to see that it works, some parts have fewer sizes and turns.
+# As root it installs what lacks, the peers among it (fwknopd, knockd), without starting them, and says so. Everything
+# that is measured runs in namespaces that end with it.
 # SPA_BIN_DIR: where spa-server and spa-client are; without it they are built.
 set -euo pipefail
 

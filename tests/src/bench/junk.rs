@@ -164,7 +164,5 @@ pub fn fwknop() -> Vec<Row> {
 
 /// fwknopd drops what is not base64 before it looks further.
 pub fn base64_junk(length: usize) -> Vec<Vec<u8>> {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let one = |_| (0..length).map(|_| DIGITS[rand::random_range(0..64)]).collect();
-    (0..VARIETY).map(one).collect()
+    (0..VARIETY).map(|_| peers::base64(length).into_bytes()).collect()
 }

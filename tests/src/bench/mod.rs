@@ -2,6 +2,7 @@
 
 mod authorize;
 mod cpu;
+mod enrol;
 mod flood;
 mod floor;
 mod footprint;
@@ -10,8 +11,12 @@ mod grants;
 mod junk;
 mod open;
 mod peers;
+mod quiet;
 pub mod report;
+mod scale;
+mod steps;
 mod syn;
+mod x25519;
 
 use report::Row;
 
@@ -24,7 +29,7 @@ pub struct Part {
 }
 
 /// In the order they run.
-pub const PARTS: [Part; 13] = [
+pub const PARTS: [Part; 15] = [
     Part { name: "open-spa", run: open::spa },
     Part { name: "open-nftables", run: open::nftables },
     Part { name: "open-fwknop", run: open::fwknop },
@@ -36,9 +41,19 @@ pub const PARTS: [Part; 13] = [
     Part { name: "footprint-nftables", run: footprint::nftables },
     Part { name: "footprint-many", run: footprint::very_many },
     Part { name: "footprint-peers", run: footprint::peers },
+    Part { name: "scale", run: scale::run },
     Part { name: "authorize", run: authorize::run },
     Part { name: "grants", run: grants::run },
+    Part { name: "steps", run: steps::run },
 ];
+
+/// Set by `bench --short` for the parts: fewer sizes and turns, to see that a part works. The figures say little.
+pub const SHORT: &str = "SPA_BENCH_SHORT";
+
+/// Whether this is a short run.
+pub fn is_short() -> bool {
+    std::env::var_os(SHORT).is_some()
+}
 
 /// Least, median, 99th percentile and maximum. On a busy machine the least is the figure that says most.
 pub fn spread(mut values: Vec<f64>) -> Option<[f64; 4]> {
