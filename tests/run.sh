@@ -98,6 +98,9 @@ shellcheck shellcheck
 zbarimg zbar-tools
 ufw ufw
 firewalld firewalld
+fwknopd fwknop-server
+fwknop fwknop-client
+knockd knockd
 dbus-daemon dbus-daemon
 debootstrap debootstrap
 lintian lintian

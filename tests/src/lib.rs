@@ -19,6 +19,7 @@ pub mod nft;
 pub mod ns;
 pub mod probe;
 mod process;
+pub mod quick;
 pub mod scene;
 mod server;
 pub mod services;

@@ -62,6 +62,9 @@ pub fn machine() -> Vec<Row> {
     .map(|(what, line)| Row::absent("machine", what, spa_tests::sh(line).trim()))
     .into();
     rows.push(load("load average before"));
+    if spa_tests::quick::is_quick() {
+        rows.push(Row::absent("machine", "samples", "few: a quick run, whose figures mean nothing"));
+    }
     rows
 }
 

@@ -144,7 +144,7 @@ fn a_client_is_shut_out_though_the_reload_is_refused() {
             let output = scene.server.call(&["client", command, "alice"]);
             let said = said(&output);
             assert!(output.status.success(), "{what}: {said}");
-            assert!(said.contains("lets alice in no more (1 grants closed)"), "{what}: {said}");
+            assert!(said.contains("lets alice in no more (1 grant closed)"), "{what}: {said}");
             assert_eq!(scene.look(&client, 22), Probe::Silent, "{what}: its grant ends at once");
             scene.alice.open("ssh");
             eventually(format_args!("{what}: it is refused"), PATIENCE, || {

@@ -3,6 +3,8 @@
 //!
 //!     cargo run --release -p spa-capture --example receive [WAY...]
 //!
+//! With SPA_BENCH_QUICK in the environment it takes little time, and its figures mean nothing.
+//!
 //! A way is a part of a name in the table, as `V2`; all by default. `no socket` is always there, to compare with.
 //!
 //! Root, two processors at least. The sender keeps to the first, the receiver to the second; *own core* means that the
@@ -16,6 +18,7 @@ mod measure;
 use std::process::Command;
 
 use measure::{Place, Way};
+use spa_tests::quick::full_or;
 use spa_tests::sh;
 
 /// Turns of each; the least cost is printed, and all losses.
@@ -64,12 +67,13 @@ fn inside(wanted: &[String]) {
             "{:24} {:>10} {:>10} {:>7} {:>10} {:>10} {:>9}",
             "", "sent/s", "CPU ns", "ratio", "of it own", "wake-ups/s", "lost"
         );
+        let number = full_or(TURNS, 1);
         let turns: Vec<Vec<measure::Cost>> =
-            (0..TURNS).map(|_| ways.iter().map(|way| measure::flood(*way, place, rate)).collect()).collect();
+            (0..number).map(|_| ways.iter().map(|way| measure::flood(*way, place, rate)).collect()).collect();
         let least = |at: usize| turns.iter().map(|turn| turn[at].all).fold(f64::INFINITY, f64::min);
         for (at, way) in ways.iter().enumerate() {
             let mine = || turns.iter().map(|turn| &turn[at]);
-            let mean = |value: fn(&measure::Cost) -> f64| mine().map(value).sum::<f64>() / TURNS as f64;
+            let mean = |value: fn(&measure::Cost) -> f64| mine().map(value).sum::<f64>() / number as f64;
             let own = mine().map(|cost| cost.own).fold(f64::INFINITY, f64::min);
             println!(
                 "{:24} {:>10.0} {:>10.0} {:>7.2} {:>10.0} {:>10.0} {:>8.2}%",
