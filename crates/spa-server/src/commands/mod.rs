@@ -87,10 +87,10 @@ fn config_or_defaults(path: &Path) -> Outcome<Config> {
 
 /// A change of keys or clients holds at once where the daemon runs.
 fn reload_if_running(config: &Config) -> Outcome {
-    if !reload_one_that_runs(config)? {
-        if let Some(elsewhere) = control::runs_elsewhere(&config.state_dir) {
-            say!("spa-server: the daemon has not heard of this: {elsewhere}");
-        }
+    if !reload_one_that_runs(config)?
+        && let Some(elsewhere) = control::runs_elsewhere(&config.state_dir)
+    {
+        say!("spa-server: the daemon has not heard of this: {elsewhere}");
     }
     Ok(())
 }

@@ -211,11 +211,9 @@ fn shut_out(config: &Config, name: &ClientName, key: Option<&PublicKey>) -> Shut
     match answer {
         Ok(ShutOutView { clients, closed, trouble }) => {
             let was_let_in = !clients.is_empty();
-            match &trouble {
-                None if was_let_in => {
-                    say!("the daemon lets {name} in no more ({} closed)", counted(closed, "grant"));
-                }
-                _ => {} // what is wrong is told in the end
+            // Trouble is told in the end.
+            if was_let_in && trouble.is_none() {
+                say!("the daemon lets {name} in no more ({} closed)", counted(closed, "grant"));
             }
             let complete = trouble.map_or(Ok(()), |trouble| {
                 Err(Failure::new(Exit::System, format_args!("{name} is let in no more, but {trouble}")))
