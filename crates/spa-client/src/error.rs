@@ -143,8 +143,8 @@ impl Error {
                 Some(format!(
                     "likely reasons: this clock or the server's is wrong by a minute or more; {address}its policy does \
                      not allow this; the keys here were replaced or retired on the server (its administrator makes a new \
-                     invite, spa-client import --update takes it); or the packet was lost or blocked on the path \
-                     (spa-client check)"
+                     invite, spa-client import --update takes it); spa-server does not run there; or the packet was lost \
+                     or blocked on the path (spa-client check). On the server, spa-server status and its log tell which"
                 ))
             }
             Self::Refused { .. } => Some(
@@ -152,6 +152,9 @@ impl Error {
                  it there: is this the right host and port, does the server run?"
                     .to_owned(),
             ),
+            Self::NotSent { .. } => {
+                Some("spa-client check shows the addresses, and by which of its own this machine reaches them".to_owned())
+            }
             Self::Clock => Some("set this machine's clock".to_owned()),
             Self::NoResolver { .. } => Some(
                 "put resolver = \"https://...\" or \"dns:NAME@SERVER\" into its entry, or choose another source"
@@ -160,7 +163,6 @@ impl Error {
             Self::File { .. }
             | Self::RequestCount
             | Self::Resolve { .. }
-            | Self::NotSent { .. }
             | Self::Random(_) => None,
         }
     }
@@ -196,7 +198,12 @@ impl fmt::Display for Error {
             }
             Self::NotSent { failed } => {
                 f.write_str("the knock could not be sent")?;
-                failed.iter().try_for_each(|(address, error)| write!(f, "; {address}: {error}"))
+                let mut before = " to";
+                failed.iter().try_for_each(|(address, error)| {
+                    write!(f, "{before} {address}: {error}")?;
+                    before = "; to";
+                    Ok(())
+                })
             }
             Self::NoResolver { host } => {
                 write!(f, "host \"{host}\" has no resolver to ask for the external address")
@@ -242,7 +249,11 @@ mod tests {
                 &["--source observed", "replaced or retired", "import --update", "clock", "policy"][..],
                 "closed",
             ),
-            (unanswered(false, true), &["replaced or retired", "clock", "lost"], "--source"),
+            (
+                unanswered(false, true),
+                &["replaced or retired", "clock", "lost", "does not run", "status"],
+                "--source",
+            ),
             (unanswered(true, false), &["is the server running"], "--source"),
             (
                 Error::Refused { target: target.clone(), waited },

@@ -230,7 +230,7 @@ fn a_bad_invite_changes_nothing() {
     let home = Home::empty();
     let line = invite(Some(SecretKey::from_bytes([9; 32]))).encode();
     home.run_with("import --name b", &line[..line.len() - 8]).fails(65, &["8 characters are missing"]);
-    home.run_with("import --name b", "hello").fails(65, &["not an invite"]);
+    home.run_with("import --name b", "hello").fails(65, &["not an invite", "copy the one line"]);
     home.run_with("import --name b", "\n").fails(66, &["no invite"]);
     let expired = Invite { expires: Some(1), ..invite(Some(SecretKey::from_bytes([9; 32]))) };
     home.run_with("import --name b", &expired.encode()).fails(65, &["expired"]);
