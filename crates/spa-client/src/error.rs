@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use spa_proto::{KeyFileError, MAX_REQUESTS};
@@ -123,11 +123,18 @@ impl Error {
             }
             Self::WhichHost { known } => Some(format!("name one with --host: {}", known.join(", "))),
             Self::AmbiguousAddress { hosts, .. } => Some(format!("use the name instead: {}", hosts.join(", "))),
+            Self::UnknownService { name, .. } if name.contains('/') => {
+                Some("an endpoint is tcp/PORT or udp/PORT, with a port from 1 to 65535".to_owned())
+            }
             Self::UnknownService { name, known, .. } => {
                 Some(choice(name, known, "services", "an endpoint such as tcp/22 works without an entry"))
             }
-            Self::KeyFile { .. } | Self::UselessKeys { .. } => {
-                Some("import the invite again, or ask the server's administrator for a new one".to_owned())
+            Self::KeyFile { .. } | Self::UselessKeys { .. } => Some(NEW_INVITE.to_owned()),
+            Self::File { path, source, .. } if source.kind() == io::ErrorKind::NotFound && is_key_file(path) => {
+                Some(NEW_INVITE.to_owned())
+            }
+            Self::Resolve { .. } => {
+                Some("is the name right (spa-client hosts), and does name resolution work here?".to_owned())
             }
             Self::NoAnswer { unprotected: true, .. } => Some(
                 "the host answered that its SPA port is closed, which a running server never lets it do: \
@@ -160,12 +167,17 @@ impl Error {
                 "put resolver = \"https://...\" or \"dns:NAME@SERVER\" into its entry, or choose another source"
                     .to_owned(),
             ),
-            Self::File { .. }
-            | Self::RequestCount
-            | Self::Resolve { .. }
-            | Self::Random(_) => None,
+            Self::File { .. } | Self::RequestCount | Self::Random(_) => None,
         }
     }
+}
+
+/// What to do without the keys.
+const NEW_INVITE: &str = "import the invite again, or ask the server's administrator for a new one";
+
+/// By its name, as import writes it.
+fn is_key_file(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "key")
 }
 
 fn choice(word: &str, known: &[String], what: &str, otherwise: &str) -> String {
