@@ -8,6 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::x25519;
+
 /// Bytes in every key of version 1.
 pub const KEY_LENGTH: usize = 32;
 
@@ -74,7 +76,7 @@ impl PublicKey {
 /// order 8. The orders of the two groups are 8 and 4 times a prime (RFC 7748, section 4.1; Bernstein, "Curve25519", 2006),
 /// so there is no other. Listed and not computed: a public key comes with each knock, and to try it in X25519 would
 /// cost as much as the knock.
-const LOW_ORDER: [[u8; KEY_LENGTH]; 5] = [
+pub(crate) const LOW_ORDER: [[u8; KEY_LENGTH]; 5] = [
     [0; KEY_LENGTH],
     {
         let mut one = [0; KEY_LENGTH];
@@ -190,12 +192,12 @@ secret! {
 impl SecretKey {
     /// The public key that belongs to this private key.
     pub fn public_key(&self) -> PublicKey {
-        PublicKey(x25519_dalek::x25519(self.0, x25519_dalek::X25519_BASEPOINT_BYTES))
+        PublicKey(x25519::base_point_times(&self.0))
     }
 
     /// X25519 with a peer's public value as it came in a packet, unchecked. `None` where the result is all zero.
     pub fn diffie_hellman(&self, peer: &[u8; KEY_LENGTH]) -> Option<SharedSecret> {
-        let shared = Zeroizing::new(x25519_dalek::x25519(self.0, *peer));
+        let shared = x25519::x25519(&self.0, peer);
         if bool::from(shared.ct_eq(&[0; KEY_LENGTH])) { None } else { Some(SharedSecret(*shared)) }
     }
 }

@@ -27,6 +27,7 @@ mod seconds;
 mod service;
 #[cfg(test)]
 mod vectors;
+mod x25519;
 
 pub use derive::{Cloak, GateKeys};
 pub use endpoint::{Endpoint, EndpointError, Protocol};
