@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Runs the bench and writes docs/bench.json and docs/bench.svg; the table goes to standard output.
 #
-#     tests/bench.sh [PART...]
+#     tests/bench.sh [--short] [PART...]
 #
-# Takes some six minutes. As root it installs what lacks, the peers among it (fwknopd, knockd), without starting
-# them, and says so; for anybody else a peer that lacks is a line of the table. Everything that is measured runs in
-# namespaces that end with it.
+# Takes some twelve minutes; with --short, which is to see that it works, every part has fewer sizes, turns and samples.
+# As root it installs what lacks, the peers among it (fwknopd, knockd), without starting them, and says so; for anybody
+# else a peer that lacks is a line of the table. Everything that is measured runs in namespaces that end with it.
 # SPA_BIN_DIR: where spa-server and spa-client are; without it they are built.
-# SPA_BENCH_QUICK=DIRECTORY: to see that it works. Few samples, figures that mean nothing, and the files go there.
+# SPA_BENCH_SHORT=DIRECTORY: as --short, and the files go there: such figures mean nothing.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -34,5 +34,5 @@ if [ -z "${SPA_BIN_DIR:-}" ]; then
 fi
 export SPA_BIN_DIR
 cargo build --release -p spa-tests --bin bench
-into=${SPA_BENCH_QUICK:-docs}
+into=${SPA_BENCH_SHORT:-docs}
 exec "$(realpath "${CARGO_TARGET_DIR:-target}")/release/bench" --json "$into/bench.json" --svg "$into/bench.svg" "$@"

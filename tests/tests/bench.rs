@@ -114,7 +114,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// What docs/BENCHMARKS.md shows, as it stands but for `SPA_BENCH_QUICK`; what it said, and where its files are. `None`
+/// What docs/BENCHMARKS.md shows, as it stands but for `SPA_BENCH_SHORT`; what it said, and where its files are. `None`
 /// where this machine cannot, which is reported.
 fn shown(command: &str, test: &str) -> Option<(String, PathBuf)> {
     let steps = run_by("docs/BENCHMARKS.md", file!());
@@ -129,7 +129,7 @@ fn shown(command: &str, test: &str) -> Option<(String, PathBuf)> {
     let output = Command::new("sh")
         .args(["-c", command])
         .current_dir(checkout(""))
-        .env("SPA_BENCH_QUICK", &into)
+        .env("SPA_BENCH_SHORT", &into)
         .env("SPA_BIN_DIR", programs.parent().expect("it is in a directory"))
         .output()
         .expect("sh runs");
@@ -168,6 +168,11 @@ fn one_part_of_the_bench() {
     let Some((said, into)) = shown("tests/bench.sh cpu", "one_part_of_the_bench") else { return };
     assert!(said.contains("CPU per junk packet | spa |") && !said.contains("knock to open port"), "{said}");
     assert!(into.join("bench.json").exists());
+    let (said, _) = shown("tests/bench.sh --short scale", "one_part_of_the_bench").expect("the first ran");
+    assert!(
+        said.contains("cost by clients | spa, nftables") && said.contains("cost by remembered"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -185,11 +190,18 @@ fn ways_to_receive() {
     let some = shown("cargo run --release -p spa-capture --example receive V2 V3", test);
     let (said, _) = some.expect("the first ran");
     assert!(said.contains("TPACKET_V2, paced") && !said.contains("recvmmsg"), "{said}");
+    let table = shown("cargo run --release -p spa-capture --example receive -- --table", test);
+    let (said, _) = table.expect("the first ran");
+    assert_eq!(
+        said.lines().filter(|line| line.starts_with("| ")).count(),
+        1 + 7,
+        "a heading and each way\n{said}"
+    );
 }
 
 /// Nothing that the page shows is left out above.
 #[test]
 fn the_page_shows_what_is_run() {
     let steps = run_by("docs/BENCHMARKS.md", file!());
-    assert_eq!(steps.iter().map(|step| step.commands().len()).sum::<usize>(), 4, "{steps:#?}");
+    assert_eq!(steps.iter().map(|step| step.commands().len()).sum::<usize>(), 6, "{steps:#?}");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use spa_capture::{Capture, Interfaces};
-use spa_tests::quick::full_or;
+use spa_tests::short::full_or;
 use spa_tests::{Family, Server, Topology};
 
 use super::flood::{self, Sent};

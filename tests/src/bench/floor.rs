@@ -5,10 +5,10 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use spa_tests::quick::full_or;
+use spa_tests::short::full_or;
 
-use super::authorize;
 use super::report::Row;
+use super::x25519;
 
 const BENCH: &str = "floor of knock to open port";
 const SAMPLES: u32 = 100;
@@ -21,12 +21,15 @@ const WAKE_UPS: f64 = 3.0;
 
 /// One Diffie-Hellman, one wake-up, one write to a disk.
 pub fn rows() -> Vec<Row> {
-    let x25519 = authorize::x25519() * 1e3;
     let wakes = wake_ups();
     let median = super::spread(wakes.clone()).map_or(0.0, |[_, median, _, _]| median);
-    let mut rows = vec![Row::new(BENCH, "X25519", "CPU", x25519, "ms")];
-    rows.extend(Row::spread(BENCH, "wake-up of a sleeping thread", wakes, "ms"));
-    rows.push(Row::new(BENCH, "X25519 and three wake-ups", "sum", x25519 + WAKE_UPS * median, "ms"));
+    let mut rows = Row::spread(BENCH, "wake-up of a sleeping thread", wakes, "ms");
+    for limit in x25519::both() {
+        let alone = limit.seconds * 1e3;
+        let sum = format!("{} and three wake-ups", limit.whose);
+        rows.push(Row::new(BENCH, limit.whose, "CPU", alone, "ms"));
+        rows.push(Row::new(BENCH, &sum, "sum", alone + WAKE_UPS * median, "ms"));
+    }
     let disk =
         "fdatasync on the disk of the temporary directory; the bench's server keeps its state on a tmpfs";
     rows.extend(Row::spread(BENCH, disk, fdatasyncs(), "ms"));

@@ -5,11 +5,11 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use spa_proto::{Psk, PublicKey};
-use spa_tests::quick::full_or;
+use spa_tests::short::full_or;
 use spa_tests::sniff::Sniffer;
-use spa_tests::{Client, Process, SPA_PORT, Server, Settings, Topology, Variant, binary, write_private};
+use spa_tests::{Client, Process, SPA_PORT, Server, Settings, Topology, Variant, binary};
 
+use super::enrol;
 use super::flood::tasks;
 use super::peers::{self, Fwknopd, Knockd};
 use super::report::Row;
@@ -25,7 +25,7 @@ const SAMPLES: usize = 20;
 const MANY: usize = 1_000;
 const VERY_MANY: usize = 100_000;
 /// How long a daemon with so many clients has to start: a Diffie-Hellman and two files each.
-const START_PATIENCE: Duration = Duration::from_secs(180);
+pub const START_PATIENCE: Duration = Duration::from_secs(180);
 
 /// Us.
 pub fn spa() -> Vec<Row> {
@@ -85,21 +85,8 @@ pub fn very_many() -> Vec<Row> {
     rows
 }
 
-/// Writes the files that `client add` writes: a thousand runs of it would take most of the bench's time. The public
-/// keys are nobody's, which is as dear to the server.
 fn enrol_many(server: &Server, numbers: Range<usize>) {
-    for number in numbers {
-        let name = format!("c{number}");
-        let mut public: [u8; 32] = rand::random();
-        public[31] &= 0x7f; // the canonical form; one of low order is never drawn
-        let public = PublicKey::from_bytes(public).expect("a public key");
-        let psk = spa_proto::psk_file_text(&Psk::from_bytes(rand::random()));
-        let toml = format!(
-            "name = \"{name}\"\npublic-key = \"{public}\"\npsk-file = \"{name}.psk\"\nallow = [\"ssh\"]\n"
-        );
-        write_private(&server.file(&format!("clients.d/{name}.psk")), psk.as_bytes());
-        write_private(&server.file(&format!("clients.d/{name}.toml")), toml);
-    }
+    numbers.for_each(|number| enrol::nobody(server, number));
 }
 
 /// fwknop and knockd.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use spa_firewall::iptables::{Iptables, Variant};
 use spa_firewall::nftables::Nftables;
 use spa_firewall::{Enforcer, Error, Firewall, GrantKey, Lifetime, Protection, Wanted};
-use spa_tests::quick::full_or;
+use spa_tests::short::full_or;
 use spa_tests::{Family, SPA_PORT, Topology};
 
 use super::flood;

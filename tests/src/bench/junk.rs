@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use spa_tests::quick::full_or;
+use spa_tests::short::full_or;
 use spa_tests::{Family, Host, Server, Topology};
 
 use super::flood::{self, Sent};
@@ -173,7 +173,5 @@ pub fn fwknop() -> Vec<Row> {
 
 /// fwknopd drops what is not base64 before it looks further.
 pub fn base64_junk(length: usize) -> Vec<Vec<u8>> {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let one = |_| (0..length).map(|_| DIGITS[rand::random_range(0..64)]).collect();
-    (0..variety()).map(one).collect()
+    (0..variety()).map(|_| peers::base64(length).into_bytes()).collect()
 }

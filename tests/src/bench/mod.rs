@@ -2,6 +2,7 @@
 
 mod authorize;
 mod cpu;
+mod enrol;
 mod flood;
 mod floor;
 mod footprint;
@@ -10,10 +11,15 @@ mod grants;
 mod junk;
 mod open;
 mod peers;
+mod quiet;
 pub mod report;
+mod scale;
+mod steps;
 mod syn;
+mod x25519;
 
 use report::Row;
+use spa_tests::short::is_short;
 
 /// One part: runs alone in namespaces of its own, about twenty seconds long.
 pub struct Part {
@@ -24,7 +30,7 @@ pub struct Part {
 }
 
 /// In the order they run.
-pub const PARTS: [Part; 13] = [
+pub const PARTS: [Part; 15] = [
     Part { name: "open-spa", run: open::spa },
     Part { name: "open-nftables", run: open::nftables },
     Part { name: "open-fwknop", run: open::fwknop },
@@ -36,8 +42,10 @@ pub const PARTS: [Part; 13] = [
     Part { name: "footprint-nftables", run: footprint::nftables },
     Part { name: "footprint-many", run: footprint::very_many },
     Part { name: "footprint-peers", run: footprint::peers },
+    Part { name: "scale", run: scale::run },
     Part { name: "authorize", run: authorize::run },
     Part { name: "grants", run: grants::run },
+    Part { name: "steps", run: steps::run },
 ];
 
 /// Least, median, 99th percentile and maximum. On a busy machine the least is the figure that says most.

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 use spa_tests::probe::{PATIENCE, eventually, udp_socket};
-use spa_tests::quick::full_or;
+use spa_tests::short::full_or;
 use spa_tests::{Family, Host, SPA_PORT, Server, Settings, Topology, Variant};
 
 use super::floor;

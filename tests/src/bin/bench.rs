@@ -1,4 +1,5 @@
-//! The bench: prints a table; with `--json FILE` and `--svg FILE` it writes both. `tests/bench.sh` runs it.
+//! The bench: prints a table; with `--json FILE` and `--svg FILE` it writes both; with `--short` the parts that take long do
+//! less. `tests/bench.sh` runs it.
 //!
 //! Each part runs alone in fresh namespaces, by running this program again under `unshare`; whatever it made there
 //! ends with it. Nothing here asserts a time. docs/BENCHMARKS.md says what each figure means.
@@ -33,25 +34,29 @@ fn main() -> ExitCode {
 }
 
 fn outside(options: &[String]) -> ExitCode {
-    let (mut json, mut svg, mut wanted) = (None, None, Vec::new());
+    let (mut json, mut svg, mut short, mut wanted) = (None, None, false, Vec::new());
     let mut options = options.iter();
     while let Some(option) = options.next() {
         match option.as_str() {
             "--json" => json = options.next(),
             "--svg" => svg = options.next(),
+            "--short" => short = true,
             name if bench::PARTS.iter().any(|part| part.name == name) => wanted.push(name),
             _ => {
                 let names: Vec<&str> = bench::PARTS.iter().map(|part| part.name).collect();
-                eprintln!("usage: bench [--json FILE] [--svg FILE] [PART...]\nparts: {}", names.join(" "));
+                eprintln!(
+                    "usage: bench [--json FILE] [--svg FILE] [--short] [PART...]\nparts: {}",
+                    names.join(" ")
+                );
                 return ExitCode::from(64); // EX_USAGE
             }
         }
     }
-    let mut rows = report::machine();
+    let mut rows = report::machine(short || spa_tests::short::is_short());
     let mut failed = false;
     for part in bench::PARTS.iter().filter(|part| wanted.is_empty() || wanted.contains(&part.name)) {
         eprintln!("{} ...", part.name);
-        match run(part.name) {
+        match run(part.name, short) {
             Some(more) => rows.extend(more),
             None => {
                 failed = true;
@@ -70,7 +75,7 @@ fn outside(options: &[String]) -> ExitCode {
 }
 
 /// The rows of one part; `None` where it failed.
-fn run(name: &str) -> Option<Vec<Row>> {
+fn run(name: &str, short: bool) -> Option<Vec<Row>> {
     let into: PathBuf = std::env::temp_dir().join(format!("spa-bench-{}-{name}.json", std::process::id()));
     let status = Command::new("unshare")
         .args(spa_tests::unshare_flags())
@@ -78,6 +83,7 @@ fn run(name: &str) -> Option<Vec<Row>> {
         .arg(std::env::current_exe().expect("this program has a path"))
         .args([INSIDE, name])
         .arg(&into)
+        .envs(short.then_some((spa_tests::short::VARIABLE, "1")))
         // Not for reading: so that the part can look at the kernel's threads (bench::flood::softirq_cpu).
         .stdin(std::fs::File::open("/proc").expect("procfs"))
         .status()

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 use rustix::thread::{CpuSet, LinkNameSpaceType, move_into_link_name_space, sched_setaffinity};
 use spa_capture::{Capture, Family, Interfaces, Method, Pace};
-use spa_tests::quick::full_or;
+use spa_tests::short::full_or;
 
 use crate::block::Blocks;
 
