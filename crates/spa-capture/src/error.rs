@@ -29,6 +29,8 @@ pub enum CaptureError {
     },
     /// The kernel refuses the ring, or to map it (ENOMEM, EINVAL): [`crate::Capture::open`] then makes do without.
     Ring(io::Error),
+    /// The kernel does not spread packets over several sockets (`PACKET_FANOUT`).
+    Fanout(io::Error),
     /// A socket handed over by another process is not a capture socket as [`crate::Capture::open`] makes them.
     Foreign {
         /// What is wrong, as "its filter is not locked".
@@ -59,6 +61,11 @@ impl fmt::Display for CaptureError {
             ),
             Self::Setup { step, .. } => write!(f, "cannot {step} of the packet socket"),
             Self::Ring(_) => f.write_str("cannot set up the ring of the packet socket"),
+            Self::Fanout(error) => write!(
+                f,
+                "the kernel does not spread packets over several sockets ({error}): Linux 4.12 and later do; \
+                 with capture-threads = 1 one is enough"
+            ),
             Self::Foreign { what } => write!(f, "the socket handed over is not a capture socket: {what}"),
             Self::Receive(_) => f.write_str("cannot receive from the packet socket"),
             Self::InterfaceName(name) => write!(
@@ -82,7 +89,9 @@ impl std::error::Error for CaptureError {
             Self::NotPermitted { source, .. }
             | Self::NotSupported { source }
             | Self::Setup { source, .. } => Some(source),
-            Self::Ring(source) | Self::Receive(source) | Self::Lookup(source) => Some(source),
+            Self::Ring(source) | Self::Fanout(source) | Self::Receive(source) | Self::Lookup(source) => {
+                Some(source)
+            }
             Self::Foreign { .. } | Self::InterfaceName(_) | Self::InterfaceCount(_) => None,
         }
     }

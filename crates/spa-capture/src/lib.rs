@@ -22,7 +22,7 @@
 //!   headers, so only plain ones are taken: nothing is reassembled and no chain of headers is walked.
 //! - **Checksums are not verified.** Between virtual machines, containers and on `lo` the UDP checksum is left to
 //!   hardware that never comes, and arrives wrong. The packet's own authentication is much stronger.
-//! - **One datagram, one delivery.** One socket a family, for `ETH_P_IP` and `ETH_P_IPV6` rather than `ETH_P_ALL`,
+//! - **One datagram, one delivery.** One socket a family (or a group that shares its datagrams, [`Fanout`]), for `ETH_P_IP` and `ETH_P_IPV6` rather than `ETH_P_ALL`,
 //!   bound to no interface: once also on `lo` and through bridges, and it survives interfaces that are deleted and
 //!   made again. Which interfaces count is decided in user space, since the locked filter cannot change
 //!   ([`Interfaces`]).
@@ -43,6 +43,7 @@ mod addresses;
 mod batch;
 mod clock;
 mod error;
+mod fanout;
 pub mod filter;
 mod interfaces;
 mod pace;
@@ -55,6 +56,7 @@ mod sys;
 pub use addresses::local_addresses;
 pub use clock::clock_is_synchronized;
 pub use error::CaptureError;
+pub use fanout::Fanout;
 pub use interfaces::{Interfaces, MAX_INTERFACES};
 pub use pace::Pace;
 pub use ring::RING_BYTES;

@@ -132,6 +132,23 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, length: usize) {
     unsafe { libc::munmap(start.as_ptr().cast::<c_void>(), length) };
 }
 
+/// Has the kernel draw one socket of the group at random for each packet.
+const FANOUT: u32 = libc::PACKET_FANOUT_RND;
+
+/// Puts a bound packet socket into a new fan-out group, which is returned: its number is one that nobody else has.
+pub(crate) fn new_fanout(fd: BorrowedFd<'_>) -> io::Result<u16> {
+    let request = (FANOUT | libc::PACKET_FANOUT_FLAG_UNIQUEID) << 16;
+    set(fd, libc::SOL_PACKET, libc::PACKET_FANOUT, &request)?;
+    let mut group: c_int = 0;
+    get(fd, libc::SOL_PACKET, libc::PACKET_FANOUT, &mut group)?;
+    Ok((group & 0xffff) as u16)
+}
+
+/// Puts a bound packet socket into a fan-out group that [`new_fanout`] made.
+pub(crate) fn join_fanout(fd: BorrowedFd<'_>, group: u16) -> io::Result<()> {
+    set(fd, libc::SOL_PACKET, libc::PACKET_FANOUT, &(u32::from(group) | FANOUT << 16))
+}
+
 /// Binds a packet socket to an Ethernet protocol (host order) on all interfaces. From here on it receives.
 pub(crate) fn bind(fd: BorrowedFd<'_>, protocol: u16) -> io::Result<()> {
     let mut address = NO_LINK;

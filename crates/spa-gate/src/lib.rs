@@ -3,7 +3,7 @@
 //!
 //! | half | in | out | steps |
 //! |---|---|---|---|
-//! | [`Verifier`] | a datagram | a [`Candidate`] | *length*, *tag*, *fresh*, *name*, *pay* |
+//! | [`Verifier`] | a datagram | a [`Candidate`] | *length*, *tag* (its [`Sieve`], on as many threads as one likes), *fresh*, *name*, *pay* |
 //! | [`Openers`] | a candidate | a [`Knock`](spa_proto::Knock), and the [`Outcome`] that the verifier is told | *open* |
 //! | [`Judge`] | a knock | an [`Accepted`], then leases | *judge*; the caller makes the record durable; *grant*, *expire* |
 //!
@@ -23,6 +23,7 @@ mod opening;
 mod policy;
 mod reason;
 mod replay;
+mod sieve;
 mod time;
 mod verify;
 
@@ -37,5 +38,6 @@ pub use opening::Openers;
 pub use policy::{ClientPolicy, DEFAULT_MAX_GRANTS, DEFAULT_MAX_GRANTS_PER_CLIENT, JudgeSettings};
 pub use reason::{Counters, Reason, Refusal};
 pub use replay::{FLOOR_LAG, SPENT_ABOVE_FLOOR};
+pub use sieve::{MAX_CLOAKS, Sieve, Tagged};
 pub use time::Now;
-pub use verify::{MAX_CLOAKS, Verifier, VerifierSettings};
+pub use verify::{Verifier, VerifierSettings};

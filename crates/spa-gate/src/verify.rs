@@ -3,9 +3,7 @@
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use spa_proto::{
-    Cloak, CloakKey, Envelope, GateKeys, MAX_PACKET, MIN_PACKET, PublicKey, SecretKey, SharedSecret, Tag,
-};
+use spa_proto::{CloakKey, Envelope, GateKeys, PublicKey, SecretKey, SharedSecret, Tag};
 
 use crate::budget::{self, Bucket};
 use crate::candidate::{Candidate, Ciphertext, Outcome};
@@ -13,16 +11,14 @@ use crate::clients::Clients;
 use crate::fresh::Window;
 use crate::memo::{Memo, Recall};
 use crate::reason::{Counters, Reason, Refusal};
+use crate::sieve::{Sieve, Tagged};
 use crate::time::Now;
-
-/// Cloak keys that are live at once. Junk costs one short MAC for each.
-pub const MAX_CLOAKS: usize = 4;
 
 /// What the verifier knows.
 pub struct VerifierSettings {
     /// The server's private key.
     pub server: SecretKey,
-    /// The live cloak keys, newest first; those beyond [`MAX_CLOAKS`] are ignored.
+    /// The live cloak keys, newest first; those beyond [`MAX_CLOAKS`](crate::MAX_CLOAKS) are ignored.
     pub cloaks: Vec<CloakKey>,
     /// How far a packet's time may be from ours, either way: taken into 5 s to 10 min, in whole seconds.
     pub max_age: Duration,
@@ -33,8 +29,7 @@ pub struct VerifierSettings {
 /// The verifier half. Memory is fixed by the number of clients; the cost of a packet does not depend on it.
 pub struct Verifier {
     server: SecretKey,
-    /// With what they are called by.
-    cloaks: Vec<([u8; 4], Cloak)>,
+    sieve: Sieve,
     window: Window,
     clients: Clients,
     memo: Memo,
@@ -46,10 +41,8 @@ pub struct Verifier {
 impl Verifier {
     /// A verifier that has seen nothing.
     pub fn new(settings: VerifierSettings) -> Self {
-        let public = settings.server.public_key();
-        let cloak = |key: &CloakKey| (key.id_bytes(), Cloak::new(key, &public));
         Self {
-            cloaks: settings.cloaks.iter().take(MAX_CLOAKS).map(cloak).collect(),
+            sieve: Sieve::new(&settings.server.public_key(), &settings.cloaks),
             window: Window::new(settings.max_age),
             clients: Clients::new(settings.clients),
             server: settings.server,
@@ -75,7 +68,33 @@ impl Verifier {
     /// # Errors
     /// The refusal, already counted: `length` to `low-order`.
     pub fn verify(&mut self, now: Now, source: SocketAddr, payload: &[u8]) -> Result<Candidate, Refusal> {
-        let result = self.check(now, source, payload);
+        let result = match self.sieve.sift(payload) {
+            Ok(tagged) => self.check(now, source, &tagged),
+            Err(refusal) => Err(refusal),
+        };
+        self.counters.count(&result);
+        result
+    }
+
+    /// The first step of [`Self::verify`] alone, for other threads, which count for themselves what they refuse.
+    pub const fn sieve(&self) -> &Sieve {
+        &self.sieve
+    }
+
+    /// The steps of [`Self::verify`] behind the sieve, for what passed one on another thread.
+    ///
+    /// # Errors
+    /// As [`Self::verify`], also counted: `stale` to `low-order`; and `tag`, where the cloak key has been retired since.
+    pub fn verify_tagged(
+        &mut self,
+        now: Now,
+        source: SocketAddr,
+        tagged: &Tagged,
+    ) -> Result<Candidate, Refusal> {
+        let result = match self.sieve.knows(tagged) {
+            true => self.check(now, source, tagged),
+            false => Err(Reason::Tag.into()),
+        };
         self.counters.count(&result);
         result
     }
@@ -95,17 +114,14 @@ impl Verifier {
         self.diffie_hellmans
     }
 
-    fn check(&mut self, now: Now, source: SocketAddr, payload: &[u8]) -> Result<Candidate, Refusal> {
-        if !(MIN_PACKET..=MAX_PACKET).contains(&payload.len()) {
-            return Err(Reason::Length.into());
-        }
-        let (cloak, envelope) = self.uncloak(payload).ok_or(Reason::Tag)?;
+    fn check(&mut self, now: Now, source: SocketAddr, tagged: &Tagged) -> Result<Candidate, Refusal> {
+        let Tagged { cloak, envelope } = tagged;
         self.window.check_time(now, envelope.time())?;
         let (client, es) = match self.memo.recall(&envelope.tag(), source.ip().to_canonical()) {
-            Recall::New => self.check_new(now, source, &envelope)?,
+            Recall::New => self.check_new(now, source, envelope)?,
             Recall::Replay => return Err(Reason::Replay.into()),
             Recall::Copy(entry) => {
-                if !self.clients.get_mut(entry.client).gate.admits(&envelope) {
+                if !self.clients.get_mut(entry.client).gate.admits(envelope) {
                     return Err(Reason::Gate.into());
                 }
                 let es = self.memo.pass(entry, source.ip().to_canonical()).ok_or(Reason::Replay)?;
@@ -113,12 +129,7 @@ impl Verifier {
             }
         };
         let key = self.clients.get_mut(client).key;
-        candidate(key, cloak, &envelope, es, source).ok_or(Reason::Length.into())
-    }
-
-    /// The cloak key, by its id, that made the packet, and the packet unmasked.
-    fn uncloak(&self, payload: &[u8]) -> Option<([u8; 4], Envelope)> {
-        self.cloaks.iter().find_map(|(id, cloak)| Some((*id, cloak.open(payload)?)))
+        candidate(key, *cloak, envelope, es, source).ok_or(Reason::Length.into())
     }
 
     /// *name* and *pay*, for a packet that the memo does not know.
@@ -177,7 +188,7 @@ fn candidate(
 
 #[cfg(test)]
 mod tests {
-    use spa_proto::{Action, Address, Knock, Psk, Randomness, Requests, Sealer};
+    use spa_proto::{Action, Address, Cloak, Knock, Psk, Randomness, Requests, Sealer};
 
     use super::*;
 

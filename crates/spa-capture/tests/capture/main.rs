@@ -13,6 +13,7 @@
 
 mod agreement;
 mod delivery;
+mod fanout;
 mod handover;
 mod interfaces;
 mod net;

@@ -61,7 +61,7 @@ pub fn run(cli: Cli) -> Outcome {
             print(String::from_utf8_lossy(&script).trim_end())
         }
         Command::Man { dir } => man::run(dir.as_deref()),
-        Command::Verifier => verifier::run(),
+        Command::Verifier { threads } => verifier::run(threads),
     }
 }
 

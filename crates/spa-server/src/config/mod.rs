@@ -17,7 +17,7 @@ use spa_proto::{ClientName, Endpoint, Psk, PublicKey, ServerKeyFile, ServiceName
 use crate::error::{Exit, Failure, Outcome, counted};
 use crate::files;
 
-pub use raw::{Backend, Variant};
+pub use raw::{Backend, MAX_CAPTURE_THREADS, Variant};
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/spa/server.toml";
@@ -52,6 +52,8 @@ pub struct Config {
     pub interfaces: Option<Vec<String>>,
     /// The user that the verifier becomes, by name.
     pub user: Option<String>,
+    /// How many threads read packets.
+    pub capture_threads: u8,
     /// Which firewall.
     pub backend: Backend,
     /// Which iptables.
@@ -159,6 +161,7 @@ impl Config {
             clients_dir: relative(raw.server.clients_dir, "/etc/spa/clients.d"),
             interfaces: raw.server.interfaces,
             user: raw.server.user,
+            capture_threads: raw.server.capture_threads.map_or(1, |threads| threads.0),
             backend: raw.firewall.backend,
             variant: raw.firewall.iptables,
             mark: raw.firewall.mark.map(|text| text.0),
@@ -431,6 +434,9 @@ mod tests {
         let endpoint = error("[services]\nssh = \"tcp/0\"\n");
         assert!(endpoint.contains("server.toml:2:7") && endpoint.contains("tcp/PORT"), "{endpoint}");
         assert!(error("[server]\nport = 0").contains("1 to 65535"));
+        for threads in [0, 17] {
+            assert!(error(&format!("[server]\ncapture-threads = {threads}")).contains("1 to 16"));
+        }
         assert!(error("[limits]\nmax-age = \"2h\"").contains("5s to 10m"));
         assert!(error("[limits]\nopen-for = \"2h\"").contains("longer than"));
         assert!(error("[services]\nSSH = \"tcp/22\"").contains("service name"));
@@ -449,6 +455,7 @@ mod tests {
         for (text, place, what, remedy) in [
             ("[server]\nport = \"22\"", "2:8", "string \"22\", expected a port", "without quotation marks"),
             ("[server]\nport = 70000", "2:8", "`70000`, expected a port", "1 to 65535"),
+            ("[server]\ncapture-threads = 300", "2:19", "a number of threads", "1 to 16"),
             ("[server]\nkey-file = 5", "2:12", "expected a path", "quotation marks"),
             ("[server]\ninterfaces = \"eth0\"", "2:14", "expected a list", "brackets"),
             ("[firewall]\nprotect = \"yes\"", "2:11", "true or false", "without quotation marks"),

@@ -51,6 +51,7 @@ pub struct Server {
     pub clients_dir: Option<PathBuf>,
     pub interfaces: Option<Vec<String>>,
     pub user: Option<String>,
+    pub capture_threads: Option<CaptureThreads>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -147,6 +148,22 @@ impl<'de> Deserialize<'de> for Port {
         match u16::deserialize(deserializer)? {
             0 => Err(de::Error::custom("a port is 1 to 65535")),
             port => Ok(Self(port)),
+        }
+    }
+}
+
+/// Most threads that read packets. Each has a ring a family, 4 MiB in all.
+pub const MAX_CAPTURE_THREADS: u8 = 16;
+
+/// How many threads read packets: 1 to [`MAX_CAPTURE_THREADS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CaptureThreads(pub u8);
+
+impl<'de> Deserialize<'de> for CaptureThreads {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u8::deserialize(deserializer)? {
+            threads @ 1..=MAX_CAPTURE_THREADS => Ok(Self(threads)),
+            _ => Err(de::Error::custom(format_args!("capture-threads is 1 to {MAX_CAPTURE_THREADS}"))),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The TOML parser's messages in words that a person can act on.
 
 /// What a part of a message is replaced by, and what to try. The first that fits counts.
-const WORDS: [(&str, &str, &str); 13] = [
+const WORDS: [(&str, &str, &str); 14] = [
+    ("expected u8", "expected a number of threads", "a whole number from 1 to 16, without quotation marks"),
     ("expected u16", "expected a port", "a whole number from 1 to 65535, without quotation marks"),
     ("expected u32", "expected a whole number", "a number from 0 to 4294967295, without quotation marks"),
     ("expected a boolean", "expected true or false", "true or false, without quotation marks"),

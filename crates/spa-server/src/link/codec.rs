@@ -234,9 +234,10 @@ impl FromWarden {
                 writer.bytes
             }
             Self::Commit => Writer::new(COMMIT).bytes,
-            Self::Capture(family, port, _) => {
+            Self::Capture { family, port, thread, .. } => {
                 let mut writer = Writer::new(CAPTURE);
                 writer.put(&[u8::from(*family == spa_capture::Family::V6)]).put(&port.to_be_bytes());
+                writer.put(&[*thread]);
                 writer.bytes
             }
             Self::Interfaces(indexes) => {

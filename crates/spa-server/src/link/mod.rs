@@ -119,8 +119,17 @@ pub enum FromWarden {
     Client(PublicKey, GateKeys),
     /// The new settings are complete.
     Commit,
-    /// The capture socket of a family and port, in place of the one before.
-    Capture(Family, u16, OwnedFd),
+    /// A capture socket, in place of the one that this thread had for the family.
+    Capture {
+        /// What it captures.
+        family: Family,
+        /// The port that knocks come to.
+        port: u16,
+        /// Who reads it: 0 is the thread that judges, others are sieves.
+        thread: u8,
+        /// The socket.
+        fd: OwnedFd,
+    },
     /// The interfaces that count; `None` for all.
     Interfaces(Option<Vec<u32>>),
     /// What became of a candidate.

@@ -54,7 +54,7 @@ impl Link {
     pub fn send_to_verifier(&self, message: &FromWarden) -> std::io::Result<()> {
         let bytes = message.encode();
         let fds = match message {
-            FromWarden::Capture(_, _, fd) => vec![fd.as_fd()],
+            FromWarden::Capture { fd, .. } => vec![fd.as_fd()],
             _ => Vec::new(),
         };
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -113,15 +113,36 @@ impl Link {
             return FromWarden::decode(&*bytes).map(Some).map_err(invalid);
         }
         let family = if bytes[1] == 0 { Family::V4 } else { Family::V6 };
-        let port = u16::from_be_bytes([bytes[2], bytes[3]]);
+        let (port, thread) = (u16::from_be_bytes([bytes[2], bytes[3]]), bytes[4]);
         let fd = control.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
             _ => None,
         });
-        fd.map(|fd| Some(FromWarden::Capture(family, port, fd))).ok_or_else(|| invalid(Malformed))
+        fd.map(|fd| Some(FromWarden::Capture { family, port, thread, fd })).ok_or_else(|| invalid(Malformed))
     }
 }
 
 fn invalid(error: Malformed) -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::InvalidData, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capture_arrives_with_its_socket_and_thread() {
+        let (warden, verifier) = pair().unwrap();
+        let verifier = Link::new(verifier);
+        for (family, thread) in [(Family::V4, 0), (Family::V6, 15)] {
+            let fd = std::fs::File::open("/dev/null").unwrap().into();
+            warden.send_to_verifier(&FromWarden::Capture { family, port: 62_201, thread, fd }).unwrap();
+            let Some(FromWarden::Capture { family: of, port, thread: to, .. }) =
+                verifier.receive_from_warden().unwrap()
+            else {
+                panic!("another message");
+            };
+            assert_eq!((of, port, to), (family, 62_201, thread));
+        }
+    }
 }

@@ -21,9 +21,12 @@ use crate::link::Confinement;
 /// Confines this process for good. What the kernel cannot do (Landlock before 5.13) is left out and reported; dropping
 /// capabilities and seccomp are not optional.
 ///
+/// `start` makes all further threads: at a moment when nothing is left to give up but system calls, such as to make one.
+/// Capabilities, users and Landlock's rules are a thread's own to the kernel, and come from the thread that makes it.
+///
 /// # Errors
-/// Where the kernel refuses.
-pub fn confine() -> Outcome<Confinement> {
+/// Where the kernel refuses, or `start` fails.
+pub fn confine<T>(start: impl FnOnce() -> std::io::Result<Option<T>>) -> Outcome<(Confinement, Option<T>)> {
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         Failure::new(Exit::System, format_args!("verifier: cannot be confined: {what}: {error}"))
     };
@@ -43,9 +46,11 @@ pub fn confine() -> Outcome<Confinement> {
     set_capabilities(None, none).map_err(|error| failed("capabilities", &error))?;
     let other_user = !getuid().is_root();
     let landlock = restrict_files().map_err(|error| failed("landlock", &error))?;
-    let program = system_calls().map_err(|error| failed("seccomp", &error))?;
-    seccompiler::apply_filter(&program).map_err(|error| failed("seccomp", &error))?;
-    Ok(Confinement { other_user, landlock, seccomp: true })
+    let threads = start().map_err(|error| failed("threads", &error))?;
+    let program = system_calls(threads.is_some()).map_err(|error| failed("seccomp", &error))?;
+    // It fails where one thread cannot take the filter.
+    seccompiler::apply_filter_all_threads(&program).map_err(|error| failed("seccomp", &error))?;
+    Ok((Confinement { other_user, landlock, seccomp: true }, threads))
 }
 
 /// Denies every file and every TCP connection; true where the kernel does.
@@ -62,7 +67,7 @@ fn restrict_files() -> Result<bool, landlock::RulesetError> {
 }
 
 /// The system calls of the verifier's loop; any other kills the process, which the warden sees and says.
-fn system_calls() -> Result<BpfProgram, seccompiler::BackendError> {
+fn system_calls(has_threads: bool) -> Result<BpfProgram, seccompiler::BackendError> {
     let allowed = [
         // Receive, hand over, wait.
         libc::SYS_recvmmsg,
@@ -103,7 +108,14 @@ fn system_calls() -> Result<BpfProgram, seccompiler::BackendError> {
     const PROTECTION: u8 = 2;
     let executable = SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64);
     let not = SeccompCondition::new(PROTECTION, SeccompCmpArgLen::Dword, executable, 0)?;
-    rules.insert(libc::SYS_mmap, vec![SeccompRule::new(vec![not])?]);
+    let never_executed = vec![SeccompRule::new(vec![not])?];
+    rules.insert(libc::SYS_mmap, never_executed.clone());
+    if has_threads {
+        // The bells between them; waiting for one that is putting something in a queue; the heap of a thread, which glibc
+        // grows in a way of its own, and which may no more be executed than that of mmap.
+        rules.extend([libc::SYS_read, libc::SYS_sched_yield].map(|call| (call, Vec::new())));
+        rules.insert(libc::SYS_mprotect, never_executed);
+    }
     let architecture = std::env::consts::ARCH.try_into()?;
     SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, architecture)?.try_into()
 }

@@ -1,16 +1,22 @@
 //! The unprivileged half of the daemon: a process of its own that reads hostile bytes and can do nothing with them
-//! but hand over what passed.
+//! but hand over what passed. One thread, unless `capture-threads` asks for [`sieves`] beside it.
 
 mod confine;
+mod mailbox;
+mod reader;
+mod sieves;
 
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use spa_capture::{Capture, CaptureError, Datagram, Family, Pace, Received};
-use spa_gate::{Now, Reason, Verifier, VerifierSettings};
+use spa_capture::{BATCH, Capture, Datagram, Family};
+use spa_gate::{Candidate, Now, Reason, Refusal, Verifier, VerifierSettings};
 use spa_proto::{GateKeys, PublicKey};
 
+use self::mailbox::{Mail, Mailbox};
+use self::reader::{Looked, Reader, Woken};
+use self::sieves::{Order, Sieves};
 use crate::clock;
 use crate::error::{Exit, Failure, Outcome};
 use crate::link::{Counts, FromVerifier, FromWarden, Handover, Link};
@@ -19,15 +25,13 @@ use crate::link::{Counts, FromVerifier, FromWarden, Handover, Link};
 const SKEW_INTERVAL: Duration = Duration::from_secs(10);
 /// What was refused is reported this often at most, and only where something came.
 const COUNTS_INTERVAL: Duration = Duration::from_secs(60);
-/// Batches taken from one socket before the link and the other socket are looked at.
-const BATCHES: usize = 16;
-const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
-/// Runs the verifier on the link that its parent passed as standard input, until the parent is gone.
+/// Runs the verifier on the link that its parent passed as standard input, until the parent is gone, with so many
+/// threads that read packets.
 ///
 /// # Errors
 /// Where the link fails or says what it must not.
-pub fn run() -> Outcome {
+pub fn run(threads: u8) -> Outcome {
     let failed = |what: &str, error: std::io::Error| {
         Failure::new(Exit::Software, format_args!("verifier: {what}: {error}"))
     };
@@ -35,77 +39,69 @@ pub fn run() -> Outcome {
     // group alone, whose group is its own already.
     let _ = rustix::process::setsid();
     let link = std::io::stdin().as_fd().try_clone_to_owned().map_err(|error| failed("no link", error))?;
-    let confinement = confine::confine()?;
-    let mut process = Process::new(Link::new(link));
+    let (confinement, sieves) = confine::confine(|| match threads {
+        0 | 1 => Ok(None),
+        more => Sieves::start(usize::from(more) - 1).map(Some),
+    })?;
+    let mut process = Process::new(Link::new(link), sieves);
     let mut ready = false;
     loop {
-        let [link, captures @ ..] = process.wait().map_err(|error| failed("poll", error))?;
-        if link && !process.read_link().map_err(|error| failed("link", error))? {
+        let woken = process.wait().map_err(|error| failed("poll", error))?;
+        if woken.control && !process.read_link().map_err(|error| failed("link", error))? {
             return Ok(()); // the warden is gone, and with it our purpose
         }
         if !ready && process.verifier.is_some() {
             ready = true;
             process.send(&FromVerifier::Ready(confinement)).map_err(|error| failed("link", error))?;
         }
-        process.read_captures(captures).map_err(|error| failed("capture", error))?;
+        process.look(woken).map_err(|error| failed("capture", error))?;
     }
 }
 
 /// Settings under way: all messages from `Begin` to `Commit`.
 type Incoming = (VerifierSettings, Vec<(PublicKey, GateKeys)>);
 
+/// A count of the whole process under way: sieves answer in their own time.
+struct Counting {
+    awaited: usize,
+    /// The warden asked for it; else it is a report, which only comes where more was refused.
+    is_asked: bool,
+    sum: Counts,
+}
+
 struct Process {
     link: Link,
-    captures: Vec<Capture>,
-    pace: Pace,
-    /// While flooded: how long packets gather before the next look.
-    gather: Option<Timespec>,
-    interfaces: Option<Vec<u32>>,
+    reader: Reader,
+    sieves: Option<Sieves>,
+    /// What sieves let through comes before the captures the next time.
+    mail_first: bool,
     incoming: Option<Incoming>,
     verifier: Option<Verifier>,
+    counting: Option<Counting>,
     skew_reported: Option<Duration>,
     counts_reported: Duration,
     refused_reported: u64,
 }
 
 impl Process {
-    fn new(link: Link) -> Self {
+    fn new(link: Link, sieves: Option<Sieves>) -> Self {
         Self {
             link,
-            captures: Vec::new(),
-            pace: Pace::default(),
-            gather: None,
-            interfaces: None,
+            reader: Reader::default(),
+            sieves,
+            mail_first: false,
             incoming: None,
             verifier: None,
+            counting: None,
             skew_reported: None,
             counts_reported: clock::boot(),
             refused_reported: 0,
         }
     }
 
-    /// Sleeps until there is something to read, and says where: on the link, and on each capture. Under a flood no
-    /// packet wakes it, only the end of a short time, after which it looks at each capture. Allocates nothing.
-    fn wait(&self) -> std::io::Result<[bool; 3]> {
-        if let Some(time) = &self.gather {
-            let mut link = [PollFd::new(&self.link, PollFlags::IN)];
-            return match poll(&mut link, Some(time)) {
-                Ok(ready) => Ok([ready > 0, true, true]),
-                Err(rustix::io::Errno::INTR) => Ok([false; 3]),
-                Err(error) => Err(error.into()),
-            };
-        }
-        let link = || PollFd::new(&self.link, PollFlags::IN);
-        // The link stands in for a capture that is not there (yet).
-        let capture = |place: usize| {
-            self.captures.get(place).map_or_else(link, |capture| PollFd::new(capture, PollFlags::IN))
-        };
-        let mut fds = [link(), capture(0), capture(1)];
-        match poll(&mut fds, None) {
-            Ok(_) => Ok(fds.map(|fd| !fd.revents().is_empty())),
-            Err(rustix::io::Errno::INTR) => Ok([false; 3]),
-            Err(error) => Err(error.into()),
-        }
+    fn wait(&self) -> std::io::Result<Woken> {
+        let bell = self.sieves.as_ref().map(|sieves| sieves.mailbox.bell());
+        self.reader.wait(&self.link, bell)
     }
 
     fn send(&self, message: &FromVerifier) -> std::io::Result<()> {
@@ -143,138 +139,179 @@ impl Process {
                         Some(verifier) => verifier.reconfigure(settings),
                         None => self.verifier = Some(Verifier::new(settings)),
                     }
+                    if let (Some(sieves), Some(verifier)) = (&self.sieves, &self.verifier) {
+                        sieves.tell(|| Order::Sieve(verifier.sieve().clone()));
+                    }
                 }
             }
-            FromWarden::Capture(family, port, fd) => {
-                self.replace_capture(family, port, fd).map_err(std::io::Error::other)?
+            FromWarden::Capture { family, port, thread, fd } => {
+                self.take_capture(family, port, thread, fd)?
             }
             FromWarden::Interfaces(indexes) => {
-                for capture in &mut self.captures {
-                    capture.set_interfaces(indexes.clone());
+                if let Some(sieves) = &self.sieves {
+                    sieves.tell(|| Order::Interfaces(indexes.clone()));
                 }
-                self.interfaces = indexes;
+                self.reader.set_interfaces(indexes);
             }
             FromWarden::Settle(tag, outcome) => {
                 if let Some(verifier) = &mut self.verifier {
                     verifier.settle(&tag, outcome);
                 }
             }
-            FromWarden::Count => {
-                let counts = self.counts();
-                self.send(&FromVerifier::Counts(counts))?;
-            }
+            FromWarden::Count => self.count(true)?,
         }
         Ok(())
     }
 
-    fn replace_capture(&mut self, family: Family, port: u16, fd: OwnedFd) -> Result<(), CaptureError> {
-        let capture = Capture::from_fd(fd, family, port, self.interfaces.clone())?;
-        self.captures.retain(|old| old.family() != family);
-        self.captures.push(capture);
+    /// Gives a capture to the thread that reads it; the first is this one.
+    fn take_capture(&mut self, family: Family, port: u16, thread: u8, fd: OwnedFd) -> std::io::Result<()> {
+        let capture = Capture::from_fd(fd, family, port, None).map_err(std::io::Error::other)?;
+        match (&self.sieves, usize::from(thread).checked_sub(1)) {
+            (_, None) => self.reader.replace_capture(capture),
+            (Some(sieves), Some(place)) => sieves.give(place, capture)?,
+            (None, Some(_)) => return Err(std::io::Error::other("a capture socket for another thread")),
+        }
         Ok(())
     }
 
-    /// Judges what each socket has, but no more than [`BATCHES`]; and where something is handed over, no more than that
+    /// Judges what each socket has and what the sieves let through; and where something is handed over, no more than that
     /// batch before the link is read. Each end of the link has room for twice a batch: with more under way both queues
     /// could be full at once, while the warden waits to ask for the counts and this half to hand over.
-    fn read_captures(&mut self, readable: [bool; 2]) -> std::io::Result<()> {
-        if readable == [false; 2] {
+    fn look(&mut self, woken: Woken) -> std::io::Result<()> {
+        if woken.captures == [false; 2] && !woken.mail {
             return Ok(());
         }
-        let Self { link, captures, verifier: Some(verifier), skew_reported, pace, gather, .. } = self else {
-            return Ok(());
-        };
-        let now = clock::now();
-        if gather.is_none() {
-            pace.woken(now.boot);
+        let Self { link, reader, sieves, verifier, skew_reported, .. } = self;
+        if let Some(sieves) = sieves {
+            sieves.mailbox.begin(woken.mail);
         }
-        *gather = pace.gather(now.boot).and_then(|time| Timespec::try_from(time).ok());
-        let mut result = Ok(());
-        let mut stale = false;
-        let mut received_any = false;
-        let mut more = false;
-        let mut handed_over = false;
-        let captures = captures.iter_mut().zip(readable);
-        for (capture, _) in captures.filter(|(_, readable)| *readable) {
-            if handed_over {
-                more = true; // this one's turn comes at once
-                break;
+        let Some(verifier) = verifier else { return self.finish_counting() };
+        let now = reader.begin();
+        let mut desk = Desk { link, verifier, now, skew_reported, sent: Ok(()) };
+        let mut looked = Looked::default();
+        let mailbox = sieves.as_ref().map(|sieves| &sieves.mailbox);
+        let mail_first = std::mem::take(&mut self.mail_first);
+        if let Some(mailbox) = mailbox.filter(|_| mail_first) {
+            looked.add(desk.read_mail(mailbox));
+        }
+        if looked.stopped {
+            looked.more = true;
+        } else {
+            looked.add(
+                reader
+                    .read(woken.captures, |datagram| desk.judge(datagram))
+                    .map_err(std::io::Error::other)?,
+            );
+        }
+        if let Some(mailbox) = mailbox.filter(|_| !mail_first) {
+            if looked.stopped {
+                (looked.more, self.mail_first) = (true, true);
+            } else {
+                looked.add(desk.read_mail(mailbox));
             }
-            let mut receive = || {
-                let mut handed_over = false;
-                let received = capture.receive(&mut |datagram| {
-                    if let Some(message) = judge(verifier, now, &datagram, skew_reported) {
-                        result = link.send_to_warden(&message);
-                        handed_over = true;
-                    }
-                });
-                received.map(|received| (received, handed_over))
-            };
-            let mut batches = 0;
-            let is_cut_short = loop {
-                let (received, handed): (Received, bool) = receive().map_err(std::io::Error::other)?;
-                handed_over |= handed;
-                stale |= received.stale;
-                received_any |= received.accepted + received.refused > 0;
-                batches += 1;
-                if !received.more() || batches == BATCHES || handed {
-                    break received.more();
-                }
-            };
-            more |= is_cut_short;
         }
-        if more {
-            *gather = Some(AT_ONCE);
+        desk.sent?;
+        if looked.more {
+            reader.do_not_sleep();
         }
-        result?;
-        if stale {
+        if looked.stale || sieves.as_ref().is_some_and(Sieves::saw_stale) {
             self.send(&FromVerifier::StaleInterfaces)?;
         }
-        if received_any && now.boot.saturating_sub(self.counts_reported) >= COUNTS_INTERVAL {
-            self.report_counts(now)?;
+        if looked.any && now.boot.saturating_sub(self.counts_reported) >= COUNTS_INTERVAL {
+            // Only in the wake of a packet: nothing wakes an idle machine.
+            self.counts_reported = now.boot;
+            self.count(false)?;
         }
-        Ok(())
+        self.finish_counting()
     }
 
-    /// Only in the wake of a packet: nothing wakes an idle machine.
-    fn report_counts(&mut self, now: Now) -> std::io::Result<()> {
-        let counts = self.counts();
-        self.counts_reported = now.boot;
-        if counts.all_refused() != self.refused_reported {
-            self.refused_reported = counts.all_refused();
-            self.send(&FromVerifier::Counts(counts))?;
+    /// Begins to count, or joins the count that is under way.
+    fn count(&mut self, is_asked: bool) -> std::io::Result<()> {
+        match &mut self.counting {
+            Some(counting) => counting.is_asked |= is_asked,
+            None => {
+                let awaited = self.sieves.as_ref().map_or(0, Sieves::count);
+                self.counting = Some(Counting { awaited, is_asked, sum: Counts::default() });
+            }
         }
-        Ok(())
+        self.finish_counting()
     }
 
-    fn counts(&mut self) -> Counts {
-        let dropped = self.captures.iter_mut().map(|capture| capture.drops().unwrap_or(0)).sum();
-        self.verifier.as_ref().map_or(Counts::default(), |verifier| {
-            Counts::new(verifier.counters(), dropped, verifier.diffie_hellmans())
-        })
+    /// Sends the counts that are under way, when every thread's are in them.
+    fn finish_counting(&mut self) -> std::io::Result<()> {
+        let Some(mut counting) = self.counting.take() else { return Ok(()) };
+        while let Some(counts) = self.sieves.as_ref().and_then(Sieves::answer) {
+            counting.sum.add(&counts);
+            counting.awaited -= 1;
+        }
+        if counting.awaited > 0 {
+            self.counting = Some(counting);
+            return Ok(());
+        }
+        let Counting { is_asked, mut sum, .. } = counting;
+        if let Some(verifier) = &self.verifier {
+            sum.add(&Counts::new(verifier.counters(), self.reader.drops(), verifier.diffie_hellmans()));
+        }
+        let refused = sum.all_refused();
+        if is_asked {
+            self.send(&FromVerifier::Counts(sum))
+        } else if refused != self.refused_reported {
+            self.refused_reported = refused;
+            self.send(&FromVerifier::Counts(sum))
+        } else {
+            Ok(())
+        }
     }
 }
 
-/// What the warden is to hear of a datagram, if anything.
-fn judge(
-    verifier: &mut Verifier,
+/// What judges the packets of one look.
+struct Desk<'a> {
+    link: &'a Link,
+    verifier: &'a mut Verifier,
     now: Now,
-    datagram: &Datagram<'_>,
-    skew_reported: &mut Option<Duration>,
-) -> Option<FromVerifier> {
-    match verifier.verify(now, datagram.source, datagram.payload) {
-        Ok(candidate) => {
-            let handover = Handover { candidate, destination: datagram.destination };
-            Some(FromVerifier::Candidate(Box::new(handover)))
+    skew_reported: &'a mut Option<Duration>,
+    sent: std::io::Result<()>,
+}
+
+impl Desk<'_> {
+    /// Whether something was handed over.
+    fn judge(&mut self, datagram: &Datagram<'_>) -> bool {
+        let judged = self.verifier.verify(self.now, datagram.source, datagram.payload);
+        self.pass_on(judged, datagram.source, datagram.destination)
+    }
+
+    /// As [`Reader::read`], of what sieves let through: one batch. It stops where something went to the warden.
+    fn read_mail(&mut self, mailbox: &Mailbox) -> Looked {
+        let mut looked = Looked::default();
+        for taken in 1..=BATCH {
+            let Some(Mail { tagged, source, destination }) = mailbox.take() else { break };
+            let judged = self.verifier.verify_tagged(self.now, source, &tagged);
+            looked.stopped |= self.pass_on(judged, source, destination);
+            (looked.any, looked.more) = (true, taken == BATCH);
         }
-        Err(refusal) if refusal.reason() == Reason::Stale => {
-            let due = skew_reported.is_none_or(|last| now.boot.saturating_sub(last) >= SKEW_INTERVAL);
-            if !due {
-                return None;
+        looked
+    }
+
+    fn pass_on(
+        &mut self,
+        judged: Result<Candidate, Refusal>,
+        source: SocketAddr,
+        destination: IpAddr,
+    ) -> bool {
+        let message = match judged {
+            Ok(candidate) => FromVerifier::Candidate(Box::new(Handover { candidate, destination })),
+            Err(refusal) if refusal.reason() == Reason::Stale => {
+                let boot = self.now.boot;
+                if self.skew_reported.is_some_and(|last| boot.saturating_sub(last) < SKEW_INTERVAL) {
+                    return false;
+                }
+                *self.skew_reported = Some(boot);
+                FromVerifier::Skew { source, seconds: refusal.skew().unwrap_or(0) }
             }
-            *skew_reported = Some(now.boot);
-            Some(FromVerifier::Skew { source: datagram.source, seconds: refusal.skew().unwrap_or(0) })
-        }
-        Err(_) => None,
+            Err(_) => return false,
+        };
+        let sent = self.link.send_to_warden(&message);
+        self.sent = std::mem::replace(&mut self.sent, Ok(())).and(sent);
+        true
     }
 }

@@ -40,7 +40,10 @@ impl Warden {
             return Err(Failure::new(Exit::Config, what)
                 .hint("restart the daemon: protection and grants stay meanwhile"));
         }
-        let same_capture = (old.port, &old.interfaces, &old.user) == (new.port, &new.interfaces, &new.user);
+        let of_capture = |config: &Config| {
+            (config.port, config.interfaces.clone(), config.user.clone(), config.capture_threads)
+        };
+        let same_capture = of_capture(old) == of_capture(new);
         // What can fail comes first, beside what works; the engine swaps last, and it swaps back if it must.
         let fresh = if same_capture {
             None

@@ -6,7 +6,7 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use spa_capture::{Capture, CaptureError, Family, Interfaces, Method};
+use spa_capture::{Capture, CaptureError, Family, Fanout, Interfaces, Method};
 use spa_gate::Outcome as Settlement;
 use spa_proto::Tag;
 use tokio::io::Interest;
@@ -32,13 +32,21 @@ const END_TIMEOUT: Duration = Duration::from_millis(500);
 /// The capture sockets. The warden keeps them, so a verifier that is started anew misses nothing. It never reads them:
 /// of a socket's ring there is one reader, so one verifier has to end before the next begins.
 pub struct Captures {
-    sockets: Vec<(Family, Method, OwnedFd)>,
+    sockets: Vec<Socket>,
     port: u16,
     interfaces: Interfaces,
 }
 
+struct Socket {
+    family: Family,
+    method: Method,
+    /// Which of the verifier's threads reads it.
+    thread: u8,
+    fd: OwnedFd,
+}
+
 impl Captures {
-    /// Opens one socket for each family that the kernel has.
+    /// Opens a socket for each family that the kernel has, and each thread.
     ///
     /// # Errors
     /// Without `CAP_NET_RAW`, or where a socket cannot be set up.
@@ -50,23 +58,44 @@ impl Captures {
                 Interfaces::named(names.iter().map(String::as_str)).map_err(|error| failed(&error))?
             }
         };
-        let open = |family| {
-            let capture = Capture::open(family, config.port, &interfaces)?;
-            if let Some(error) = capture.ring_refused() {
-                events::no_ring(family, error);
-            }
-            Ok((family, capture.method(), capture.into_fd()))
-        };
-        let sockets = [Family::V4, Family::V6].map(open).into_iter().collect::<Result<_, CaptureError>>();
-        let sockets = sockets.map_err(|error| failed(&error))?;
+        let mut sockets = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            sockets.extend(open_family(family, config, &interfaces).map_err(|error| failed(&error))?);
+        }
         Ok(Self { sockets, port: config.port, interfaces })
     }
 
-    /// How packets come, for people: the families and their methods.
+    /// How packets come, for people: the families and their methods, and the threads where there are several.
     pub fn methods(&self) -> String {
-        let each = self.sockets.iter().map(|(family, method, _)| format!("{family} {method}"));
-        each.collect::<Vec<_>>().join(", ")
+        let mut words: Vec<String> =
+            self.sockets.iter().map(|Socket { family, method, .. }| format!("{family} {method}")).collect();
+        words.dedup();
+        match self.sockets.iter().map(|socket| socket.thread).max() {
+            None | Some(0) => {}
+            Some(last) => words.push(format!("{} threads", last + 1)),
+        }
+        words.join(", ")
     }
+}
+
+/// The sockets of one family, one a thread, which share its packets.
+fn open_family(
+    family: Family,
+    config: &Config,
+    interfaces: &Interfaces,
+) -> Result<Vec<Socket>, CaptureError> {
+    let mut fanout = Fanout::default();
+    let open = |thread| {
+        let capture = Capture::open(family, config.port, interfaces)?;
+        if let Some(error) = capture.ring_refused() {
+            events::no_ring(family, error);
+        }
+        if config.capture_threads > 1 {
+            capture.join(&mut fanout)?;
+        }
+        Ok(Socket { family, method: capture.method(), thread, fd: capture.into_fd() })
+    };
+    (0..config.capture_threads).map(open).collect()
 }
 
 /// The child and the link to it. Killed on drop: only the warden's verifier holds keys.
@@ -86,6 +115,9 @@ impl VerifierProcess {
         let (ours, theirs) = link::pair().map_err(failed)?;
         let mut command = Command::new("/proc/self/exe");
         command.arg0("spa-verifier").arg("verifier").env_clear();
+        if config.capture_threads > 1 {
+            command.arg("--threads").arg(config.capture_threads.to_string());
+        }
         command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::inherit());
         if let Some(user) = user(config)? {
             command.uid(user.uid).gid(user.gid);
@@ -95,9 +127,10 @@ impl VerifierProcess {
         let process = Self { child, link: reactor::register(ours).map_err(failed)? };
         process.configure(settings).await.map_err(failed)?;
         process.resolve_interfaces(captures).await.map_err(failed)?;
-        for (family, _, socket) in &captures.sockets {
-            let copy = socket.as_fd().try_clone_to_owned().map_err(failed)?;
-            process.send(FromWarden::Capture(*family, captures.port, copy)).await.map_err(failed)?;
+        for Socket { family, thread, fd, .. } in &captures.sockets {
+            let (family, port, thread) = (*family, captures.port, *thread);
+            let fd = fd.as_fd().try_clone_to_owned().map_err(failed)?;
+            process.send(FromWarden::Capture { family, port, thread, fd }).await.map_err(failed)?;
         }
         Ok(process)
     }
