@@ -24,7 +24,16 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/tests/lib.sh"
 
 prepare() {
-    require_commands <<'END'
+    local compiler=""
+    if [ -z "${SPA_BIN_DIR:-}" ]; then
+        if ! command -v cargo >/dev/null; then
+            echo "There is no cargo here. Install Rust from https://rustup.rs, or set SPA_BIN_DIR." >&2
+            exit $EX_UNAVAILABLE
+        fi
+        compiler="cc gcc libc6-dev"
+    fi
+    require_commands <<END
+$compiler
 ip iproute2
 iptables iptables
 ip6tables iptables
@@ -51,12 +60,7 @@ END
 }
 
 build() {
-    if ! command -v cargo >/dev/null; then
-        echo "There is no cargo here. Install Rust from https://rustup.rs, or set SPA_BIN_DIR." >&2
-        exit $EX_UNAVAILABLE
-    fi
-    require_commands <<<"cc gcc libc6-dev"
-    echo "Building: cargo build --release -p spa-server -p spa-client"
+    echo "Building, some minutes the first time: cargo build --release -p spa-server -p spa-client"
     (cd "$root" && cargo build --quiet --release --locked -p spa-server -p spa-client)
     SPA_BIN_DIR=${CARGO_TARGET_DIR:-$root/target}/release
 }

@@ -19,19 +19,27 @@ missing_packages() {
 }
 
 # Sees to it that every command of the lines "COMMAND PACKAGE" on standard input is there. Root installs what lacks
-# and says so; an ordinary user is told the line to run. Ends the script if a command still lacks.
+# and says so; an ordinary user is told the line to run. Ends the script if a command still lacks. The packages of ALSO
+# lack and are wanted too: root installs them, an ordinary user is told of them, and goes on if nothing else lacks.
 require_commands() {
-    local wanted missing
+    local also=${ALSO:-} wanted missing
     wanted=$(cat)
     missing=$(missing_packages <<<"$wanted")
-    [ -n "$missing" ] || return 0
-    if ! is_root; then
-        printf 'This needs Debian packages that are not installed. As root, run:\n\n    apt-get install %s\n\n' "$missing" >&2
+    [ -n "$missing$also" ] || return 0
+    if is_root; then
+        install_packages "$missing$also"
+        missing=$(missing_packages <<<"$wanted")
+        [ -z "$missing" ] || { echo "Still missing after the installation: $missing" >&2; exit $EX_UNAVAILABLE; }
+    elif [ -n "$missing" ]; then
+        printf 'This needs Debian packages that are not installed. As root, run:\n\n' >&2
+        printf '    apt-get update; apt-get install --no-install-recommends %s\n\n' "$missing$also" >&2
+        # Debian starts a service when it is installed.
+        [[ $missing != *openssh-server* ]] ||
+            printf '(This starts an ssh server on this machine; to have none:  systemctl disable --now ssh)\n' >&2
         exit $EX_UNAVAILABLE
+    else
+        printf 'What wants these Debian packages will be skipped:  apt-get install --no-install-recommends %s\n' "$also"
     fi
-    install_packages "$missing"
-    missing=$(missing_packages <<<"$wanted")
-    [ -z "$missing" ] || { echo "Still missing after the installation: $missing" >&2; exit $EX_UNAVAILABLE; }
 }
 
 # Installs packages without starting the services that come with them: an ssh server on the machine itself is not
@@ -52,7 +60,7 @@ install_packages() {
         export DEBIAN_FRONTEND=noninteractive
         apt-get update -qq || true # an old list is often good enough; the next line decides
         # shellcheck disable=SC2086 # a list of words
-        apt-get install -y -qq --no-install-recommends $1
+        apt-get install -y -qq --no-install-recommends $1 >/dev/null # dpkg's progress; what goes wrong is on stderr
     ) || status=$?
     if [ -z "$had_sshd" ] && command -v sshd >/dev/null && command -v systemctl >/dev/null; then
         echo "openssh-server is new here and stays off: systemctl disable ssh   (undo: systemctl enable --now ssh)"

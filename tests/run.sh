@@ -64,7 +64,46 @@ check_in_guest() {
 }
 
 packages() {
-    require_commands <<'END'
+    local wanted
+    # Wanted, not needed: an ordinary user goes on without them.
+    wanted=$(missing_packages <<'END'
+python3 python3
+node nodejs
+rsync rsync
+git git
+curl curl
+openssl openssl
+faketime faketime
+zsh zsh
+fish fish
+groff groff
+mandoc mandoc
+script bsdutils
+shellcheck shellcheck
+zbarimg zbar-tools
+valgrind valgrind
+setpriv util-linux
+flock util-linux
+qemu-system-x86_64 qemu-system-x86
+cpio cpio
+depmod kmod
+END
+    )
+    # Of use to root's run alone. (firewalld, moreover, filters a machine as soon as apt-get has installed it, unless
+    # it is install_packages that does so.)
+    ! is_root || wanted+=$(missing_packages <<'END'
+ufw ufw
+firewalld firewalld
+fwknopd fwknop-server
+fwknop fwknop-client
+knockd knockd
+dbus-daemon dbus-daemon
+debootstrap debootstrap
+lintian lintian
+dpkg-shlibdeps dpkg-dev
+END
+    )
+    ALSO=$wanted require_commands <<'END'
 cc gcc libc6-dev
 ip iproute2
 ss iproute2
@@ -80,40 +119,6 @@ setsid util-linux
 mount mount
 timeout coreutils
 END
-    # Wanted, not needed: an ordinary user goes on without them.
-    local wanted
-    wanted=$(missing_packages <<'END'
-python3 python3
-rsync rsync
-git git
-curl curl
-openssl openssl
-faketime faketime
-zsh zsh
-fish fish
-groff groff
-mandoc mandoc
-script bsdutils
-shellcheck shellcheck
-zbarimg zbar-tools
-ufw ufw
-firewalld firewalld
-fwknopd fwknop-server
-fwknop fwknop-client
-knockd knockd
-dbus-daemon dbus-daemon
-debootstrap debootstrap
-lintian lintian
-dpkg-shlibdeps dpkg-dev
-valgrind valgrind
-setpriv util-linux
-flock util-linux
-qemu-system-x86_64 qemu-system-x86
-cpio cpio
-depmod kmod
-END
-    )
-    if [ -n "$wanted" ] && is_root; then install_packages "$wanted"; fi
 }
 
 rust_tools() {
@@ -124,18 +129,26 @@ rust_tools() {
     if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
         rustup component add rustfmt clippy || exit $EX_UNAVAILABLE
     fi
-    if ! cargo deny --version >/dev/null 2>&1; then
-        echo "cargo-deny is missing; compiling it, some minutes:  cargo install cargo-deny --locked"
-        cargo install --quiet --locked cargo-deny || echo "cargo-deny could not be installed" >&2
-    fi
-    if is_root && ! cargo deb --version >/dev/null 2>&1; then
-        echo "cargo-deb is missing; compiling it, some minutes:  cargo install cargo-deb --locked"
-        cargo install --quiet --locked cargo-deb || echo "cargo-deb could not be installed" >&2
-    fi
+    cargo_tool cargo-deny deny
+    ! is_root || cargo_tool cargo-deb deb
+}
+
+# cargo_tool CRATE COMMAND: compiles it if it is missing, into the target directory and without optimizing: these tools
+# run for seconds, and as their authors compile them (cargo-deny: one unit, LTO of all) it takes three times as long.
+cargo_tool() {
+    ! cargo "$2" --version >/dev/null 2>&1 || return 0
+    echo "$1 is missing; compiling it into $TOOLS, some minutes"
+    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=0 \
+        cargo install --quiet --locked --root "$TOOLS" "$1" || echo "$1 could not be installed" >&2
 }
 
 build() {
     cargo build --release --locked -p spa-server -p spa-client
+}
+
+# Apart from the tests, so that SPA_TEST_MINUTES bounds what they take and not what the compiler takes.
+build_tests() {
+    cargo test --workspace --locked --no-run --quiet
 }
 
 # Unit, property and end-to-end tests of all crates. The end-to-end tests run what `build` made.
@@ -218,9 +231,11 @@ summary() {
     [ ${#FAILED[@]} = 0 ]
 }
 
+SPA_BIN_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/release")
+TOOLS=$(realpath -m "${CARGO_TARGET_DIR:-target}/tools")
+PATH=$PATH:$TOOLS/bin
 packages
 rust_tools
-SPA_BIN_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/release")
 SPA_SKIP_LOG=$LOGS/skipped
 export SPA_BIN_DIR SPA_SKIP_LOG
 
@@ -229,6 +244,7 @@ check_with shellcheck "Shell scripts" lint_scripts
 check "Lints" cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 check "Release build" build
 check_on_machines "A Debian for the tests of packages and documents" tests/machine.sh root
+check "Test build" build_tests
 check "Tests" run_tests
 count_tests
 check_in_guest "Steps of the clock, and Debian's kernel" tests/clock-guest.sh

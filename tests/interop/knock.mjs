@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// A client of docs/PROTOCOL.md for Node.js 20 and its own modules, written from that page alone.
+// A client of docs/PROTOCOL.md for Node.js (18 or later) and its own modules, written from that page alone.
 // Comments name the page's sections. It keeps no counter between runs (section 5, item 1, last sentence).
 
 import { createCipheriv, createHash, createHmac, createPrivateKey, createPublicKey, diffieHellman,

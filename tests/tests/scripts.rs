@@ -121,21 +121,29 @@ fn an_installation_that_fails_ends_with_69_and_leaves_no_policy() {
 fn an_ordinary_user_is_told_the_line() {
     let lib = Path::new(env!("CARGO_MANIFEST_DIR")).join("lib.sh");
     let text = fs::read_to_string(&lib).expect("it is part of the checkout");
-    let script = "require_commands <<'END'\nno-such-command wanted-package\nno-such-other other-package\n\
-                  ls coreutils\nEND\necho went on\n";
-    let mut bash = if is_root() {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "bash"]);
-        command
-    } else {
-        Command::new("bash")
+    let run = |script: &str| {
+        let mut bash = if is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "bash"]);
+            command
+        } else {
+            Command::new("bash")
+        };
+        bash.args(["-c", &format!("{text}\n{script}\necho went on")]).current_dir("/").output()
     };
-    let output = bash.args(["-c", &format!("{text}\n{script}")]).current_dir("/").output();
-    let Ok(output) = output else {
+    let Ok(output) = run("ALSO=also-package require_commands <<'END'\nno-such-command wanted-package\n\
+                          no-such-other other-package\nls coreutils\nEND")
+    else {
         return skip("an_ordinary_user_is_told_the_line", "setpriv is not installed");
     };
     let all = said(&output);
     assert_eq!(output.status.code(), Some(69), "{all}");
-    assert!(all.contains("\n    apt-get install other-package wanted-package"), "{all}");
+    // All at once, on a machine that has never fetched a list of packages.
+    let line = "\n    apt-get update; apt-get install --no-install-recommends other-package wanted-package also-package";
+    assert!(all.contains(line), "{all}");
     assert!(!all.contains("went on") && !all.contains("coreutils"), "{all}");
+    // Where only what can be done without lacks, it is named, and the run goes on.
+    let all = said(&run("ALSO=also-package require_commands <<<'ls coreutils'").expect("bash runs"));
+    assert!(all.contains("will be skipped") && all.contains("also-package"), "{all}");
+    assert!(all.contains("went on"), "{all}");
 }

@@ -11,8 +11,8 @@ use spa_proto::{CloakKey, Invite, Psk, PublicKey, SecretKey};
 const VALID: &str = include_str!("../../../tests/vectors/packet-v1.json");
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/interop/knock.py");
 const NODE_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/interop/knock.mjs");
-/// The first version of Node.js that the script is written for.
-const NODE_VERSION: u32 = 20;
+/// The first version of Node.js that the script is known to work with: Debian 12's.
+const NODE_VERSION: u32 = 18;
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap()
@@ -87,7 +87,7 @@ fn node_version() -> Option<u32> {
 #[test]
 fn a_client_in_javascript_agrees_with_the_vectors() {
     if node_version().is_none_or(|version| version < NODE_VERSION) {
-        return spa_tests::skip("a_client_in_javascript_agrees_with_the_vectors", "no Node.js 20 here");
+        return spa_tests::skip("a_client_in_javascript_agrees_with_the_vectors", "no Node.js 18 here");
     }
     let output = Command::new("node").args([NODE_SCRIPT, "--self-test"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

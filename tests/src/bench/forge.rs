@@ -1,6 +1,6 @@
 //! Knocks sealed in this process, with the project's own codec: so that exec is no part of what is measured.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use spa_proto::{
@@ -54,8 +54,9 @@ pub fn parse(invite: &str) -> Invite {
 
 /// Unix nanoseconds, never the same twice in a process.
 fn now() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
+    static LAST: Mutex<u64> = Mutex::new(0);
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
-    let next = |last: u64| Some(clock.max(last + 1));
-    LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).map_or(clock, |last| clock.max(last + 1))
+    let mut last = LAST.lock().expect("nobody panics while they hold it");
+    *last = clock.max(*last + 1);
+    *last
 }

@@ -1,6 +1,6 @@
 //! Packets that no honest client sends, made with the project's own codec and chosen keys.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use spa_proto::{Action, Address, Invite, Knock, Psk, Randomness, Request, Requests, Sealer, SecretKey};
@@ -59,8 +59,9 @@ impl Forger {
 
 /// Unix nanoseconds, never the same twice in a process.
 pub fn now() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
+    static LAST: Mutex<u64> = Mutex::new(0);
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
-    let next = |last: u64| Some(clock.max(last + 1));
-    LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).map_or(clock, |last| clock.max(last + 1))
+    let mut last = LAST.lock().expect("nobody panics while they hold it");
+    *last = clock.max(*last + 1);
+    *last
 }

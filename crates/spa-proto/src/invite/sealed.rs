@@ -132,7 +132,7 @@ mod tests {
         let line = sealed.encode();
         assert!(line.starts_with("spae1-"));
         assert_eq!(Invite::parse(&line), Err(InviteError::Encrypted));
-        let read = SealedInvite::parse(&format!(" {}\r\n", &*line)).unwrap();
+        let read = SealedInvite::parse(&format!(" {}\r\n", *line)).unwrap();
         assert_eq!(read.open("correct horse"), Ok(invite()));
         for wrong in ["", "Correct horse", "correct horse ", &"x".repeat(MAX_PASSPHRASE + 1)] {
             assert_eq!(read.open(wrong), Err(InviteError::Passphrase), "{wrong}");

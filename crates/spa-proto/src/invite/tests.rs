@@ -34,7 +34,7 @@ fn what_was_encoded_parses() {
     for invite in [small, invite(), largest()] {
         let line = invite.encode();
         assert_eq!(Invite::parse(&line), Ok(invite.clone()));
-        assert_eq!(Invite::parse(&format!(" \t{}\r\n", &*line)), Ok(invite.clone()));
+        assert_eq!(Invite::parse(&format!(" \t{}\r\n", *line)), Ok(invite.clone()));
         assert_eq!(invite.check(), Ok(()));
     }
     assert_eq!(largest().encode().len(), 20_205);
@@ -85,7 +85,7 @@ fn what_happened_to_a_line_is_told() {
     for cut in 0..PREFIX.len() {
         assert_eq!(Invite::parse(&line[..cut]), Err(InviteError::NotAnInvite));
     }
-    assert_eq!(Invite::parse(&format!("{}AB", &*line)), Err(InviteError::Extended(2)));
+    assert_eq!(Invite::parse(&format!("{}AB", *line)), Err(InviteError::Extended(2)));
     for (index, old) in line.char_indices().skip(PREFIX.len() + 4) {
         let mut typo = line.to_string();
         typo.replace_range(index..=index, if old == 'x' { "y" } else { "x" });

@@ -1,4 +1,3 @@
-use blake2::{Blake2s256, Digest as _};
 use serde_json::Value;
 use snow::Builder;
 

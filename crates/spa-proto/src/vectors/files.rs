@@ -75,7 +75,7 @@ fn server_files() -> Vec<Node> {
             "the same cloak key twice",
             format!("{magic}\nprivate = {private}\ncloak = {cloak}\ncloak = {cloak}\n"),
         ),
-        ("five cloak keys", format!("{}cloak = {}\n", &*four, base64(5))),
+        ("five cloak keys", format!("{}cloak = {}\n", *four, base64(5))),
         (
             "a name of another kind of file",
             format!("{magic}\nprivate = {private}\npsk = {cloak}\ncloak = {cloak}\n"),
