@@ -94,6 +94,9 @@ END
     ! is_root || wanted+=$(missing_packages <<'END'
 ufw ufw
 firewalld firewalld
+fwknopd fwknop-server
+fwknop fwknop-client
+knockd knockd
 dbus-daemon dbus-daemon
 debootstrap debootstrap
 lintian lintian

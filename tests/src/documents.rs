@@ -3,11 +3,14 @@
 //! A mark is an HTML comment on the line before a fence:
 //!
 //! ```text
-//! <!-- run: server; output is the invite -->   run these lines on that machine
+//! <!-- run: server; output is the invite -->   run these lines on that machine: server, client, or checkout
+//! <!-- run by: tests/run.sh -->                that script has these very lines, and is run itself
+//! <!-- run by: tests/tests/torture.rs -->      that test takes the block from the page ([`run_by`]) and runs it
 //! <!-- file: client ~/.ssh/config -->          write the block to that file
 //! <!-- workflow: ci/deploy.sh -->              a CI system's file that calls that script
-//! <!-- not run: why -->                        only to be read
 //! ```
+//!
+//! There is no mark for a block of shell that nothing runs.
 //!
 //! `<!-- setup: server; COMMAND -->` stands alone: what the reader is supposed to have already, or a look that all is as
 //! the page says. What may stand after the semicolon is [`Condition`].
@@ -39,8 +42,8 @@ pub enum Action {
     File(String, String),
     /// Look that it calls that script.
     Workflow(String),
-    /// Nothing, for that reason.
-    NotRun(String),
+    /// Look that this file of the checkout runs it.
+    RunBy(String),
 }
 
 /// What a mark says beside the action.
@@ -92,15 +95,31 @@ pub fn commands(text: &str) -> Vec<String> {
 /// # Panics
 /// If the checkout cannot be read.
 pub fn pages() -> Vec<PathBuf> {
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut pages = vec![checkout.join("README.md"), checkout.join("CHANGELOG.md")];
+    let mut pages = vec![checkout("README.md"), checkout("CHANGELOG.md")];
     for directory in ["docs", "docs/guides"] {
-        let entries = fs::read_dir(checkout.join(directory)).expect("a directory of the checkout");
+        let entries = fs::read_dir(checkout(directory)).expect("a directory of the checkout");
         let paths = entries.map(|entry| entry.expect("a readable directory").path());
         pages.extend(paths.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
     }
     pages.sort();
     pages
+}
+
+/// A path of the checkout.
+pub fn checkout(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// The blocks of a page, named from the checkout on, whose mark says that `test` runs them: for that test, which gives
+/// its own `file!()`.
+///
+/// # Panics
+/// As [`steps`]; and where the page has none.
+pub fn run_by(page: &str, test: &str) -> Vec<Step> {
+    let mut steps = steps(&checkout(page));
+    steps.retain(|step| step.action == Action::RunBy(test.into()));
+    assert!(!steps.is_empty(), "{page} has no block that says `run by: {test}`");
+    steps
 }
 
 /// The steps of a document, in order.
@@ -169,7 +188,7 @@ fn parse(said: &str, at: &str) -> (Action, Vec<Condition>) {
             Action::File(machine.into(), path.into())
         }
         "workflow" => Action::Workflow(what.into()),
-        "not run" => return (Action::NotRun(said.into()), Vec::new()),
+        "run by" => Action::RunBy(what.into()),
         _ => panic!("{at}: a mark that says nothing known: {said}"),
     };
     (action, parts.map(|part| condition(part, at)).collect())

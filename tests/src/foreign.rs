@@ -65,13 +65,12 @@ impl Ufw {
         self.ns.sh(&format!("ufw {arguments}"))
     }
 
-    /// Adds the line of docs/COEXISTENCE.md to `before.rules` and `before6.rules`, and reloads.
+    /// Adds a line to `before.rules` and one to `before6.rules`, where docs/COEXISTENCE.md has them, and reloads.
     ///
     /// # Panics
     /// If the reload fails.
-    pub fn accept_mark(&self, mark: &str) {
-        for (file, chain) in [("before.rules", "ufw-before-input"), ("before6.rules", "ufw6-before-input")] {
-            let rule = format!("-A {chain} -m mark --mark {mark}/{mark} -j ACCEPT");
+    pub fn accept(&self, rule: &str, rule6: &str) {
+        for (file, rule) in [("before.rules", rule.trim()), ("before6.rules", rule6.trim())] {
             sh(&format!("sed -i 's|^# End required lines$|&\\n{rule}|' /etc/ufw/{file}"));
             sh(&format!("grep -qxF -e '{rule}' /etc/ufw/{file}"));
         }
@@ -130,16 +129,13 @@ impl Firewalld {
     }
 }
 
-/// An administrator's own rules: all is dropped but loopback, what IPv6 itself needs, and, if there is one, a mark.
-pub fn drop_all_but(ns: &Namespace, iptables: impl Fn(Family) -> String, mark: Option<&str>) {
+/// An administrator's own rules: all is dropped but loopback, and what IPv6 itself needs.
+pub fn drop_all(ns: &Namespace, iptables: impl Fn(Family) -> String) {
     for family in Family::BOTH {
         let iptables = iptables(family);
         let icmp = if family == Family::V6 { "ipv6-icmp" } else { "icmp" };
         ns.sh(&format!(
             "{iptables} -A INPUT -i lo -j ACCEPT && {iptables} -A INPUT -p {icmp} -j ACCEPT && {iptables} -P INPUT DROP"
         ));
-        if let Some(mark) = mark {
-            ns.sh(&format!("{iptables} -A INPUT -m mark --mark {mark}/{mark} -j ACCEPT"));
-        }
     }
 }

@@ -22,6 +22,7 @@ mod process;
 pub mod scene;
 mod server;
 pub mod services;
+pub mod short;
 pub mod sniff;
 mod terminal;
 mod topology;

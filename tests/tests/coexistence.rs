@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use spa_tests::documents::run_by;
 use spa_tests::foreign::{self, Firewalld, Ufw};
 use spa_tests::probe::{PATIENCE, Probe, connect, echoes, eventually};
 use spa_tests::scene::Scene;
@@ -14,6 +15,36 @@ use spa_tests::{
 
 /// As docs/COEXISTENCE.md has it.
 const MARK: &str = "0x10000000";
+
+/// The block of the page that begins so, as it stands.
+fn shown(beginning: &str) -> String {
+    let steps = run_by("docs/COEXISTENCE.md", file!());
+    let mut blocks = steps.into_iter().map(|step| step.text).filter(|text| text.starts_with(beginning));
+    let block = blocks.next().unwrap_or_else(|| panic!("no block of the page begins with {beginning}"));
+    assert!(blocks.next().is_none(), "two blocks of the page begin with {beginning}");
+    block
+}
+
+/// iptables by the names that the page has: whichever variant they are here.
+fn iptables(family: Family) -> String {
+    if family == Family::V6 { "ip6tables" } else { "iptables" }.into()
+}
+
+/// What the page says for plain iptables: its line, and the same with ip6tables.
+fn accept_the_mark(topology: &Topology) {
+    let line = shown("iptables -I INPUT");
+    topology.server.ns.sh(&line);
+    topology.server.ns.sh(&line.replace("iptables", "ip6tables"));
+}
+
+/// Every block that the page leaves to this file is used here.
+#[test]
+fn every_block_of_the_page_is_run() {
+    let used =
+        ["iptables -I INPUT", "-A ufw-before-input", "-A ufw6-before-input", "meta mark", "firewall-cmd"];
+    used.into_iter().for_each(|beginning| drop(shown(beginning)));
+    assert_eq!(run_by("docs/COEXISTENCE.md", file!()).len(), used.len());
+}
 /// What somebody else breaks is whole again in so long, on a busy machine.
 const REPAIRED: Duration = Duration::from_secs(5);
 
@@ -61,8 +92,12 @@ fn opens_and_closes(scene: &Scene, change: impl Fn(), what: &str) {
 /// A policy of drop, and no rule of the administrator's for connections that are established.
 fn opens_what_a_policy_drops(variant: Variant, family: Family) {
     let topology = network();
-    let mark = (variant == Variant::Nftables).then_some(MARK);
-    foreign::drop_all_but(&topology.server.ns, |family| variant.iptables(family), mark);
+    if variant == Variant::Nftables {
+        foreign::drop_all(&topology.server.ns, iptables);
+        accept_the_mark(&topology);
+    } else {
+        foreign::drop_all(&topology.server.ns, |family| variant.iptables(family));
+    }
     let mut scene = Scene::on(topology, &settings(variant), family);
     let client = &scene.topology.client;
     assert_eq!(scene.look(client, 81), Probe::Silent, "what nobody protects is the policy's");
@@ -81,8 +116,8 @@ fn opens_what_a_policy_drops(variant: Variant, family: Family) {
 fn the_mark_passes_the_rules_of_others() {
     in_namespace(|| {
         let topology = network();
-        let iptables = |family| Variant::Nftables.iptables(family);
-        foreign::drop_all_but(&topology.server.ns, iptables, Some(MARK));
+        foreign::drop_all(&topology.server.ns, iptables);
+        accept_the_mark(&topology);
         let firewall = format!("protect = false\nmark = \"{MARK}\"\n");
         let settings = Settings { firewall, ..settings(Variant::Nftables) };
         let mut scene = Scene::on(topology, &settings, Family::V4);
@@ -100,7 +135,8 @@ fn the_mark_passes_native_rules() {
                   add chain inet filter input {{ type filter hook input priority 0; policy drop; }}
                   add rule inet filter input iifname lo accept
                   add rule inet filter input meta l4proto {{ icmp, ipv6-icmp }} accept
-                  add rule inet filter input meta mark & {MARK} != 0 accept'"
+                  add rule inet filter input {}'",
+            shown("meta mark").trim()
         ));
         let mut scene = Scene::on(topology, &settings(Variant::Nftables), Family::V4);
         opens_and_closes(&scene, || {}, "nothing");
@@ -114,7 +150,7 @@ fn the_mark_passes_native_rules() {
 fn without_a_mark_the_policy_wins_and_check_says_so() {
     in_namespace(|| {
         let topology = network();
-        foreign::drop_all_but(&topology.server.ns, |family| Variant::Nftables.iptables(family), None);
+        foreign::drop_all(&topology.server.ns, iptables);
         let mut scene = Scene::on(topology, &Settings::new(Variant::Nftables), Family::V4);
         scene.alice.open("ssh");
         scene.server.process().wait_log("grant client=alice", 0);
@@ -132,7 +168,7 @@ fn with_ufw(variant: Variant) {
     let topology = network();
     let ufw = Ufw::enable(&topology);
     if variant == Variant::Nftables {
-        ufw.accept_mark(MARK);
+        ufw.accept(&shown("-A ufw-before-input"), &shown("-A ufw6-before-input"));
     }
     let mut scene = Scene::on(topology, &settings(variant), Family::V4);
     assert_eq!(scene.look(&scene.topology.client, 81), Probe::Silent, "ufw closes it");
@@ -186,11 +222,13 @@ fn firewalld_with_nftables() {
     in_namespace(|| {
         let topology = network();
         let firewalld = Firewalld::start(&topology);
-        assert_eq!(
-            spa_tests::probe::tcp(&topology.stranger.ns, topology.server.address(Family::V4), 22),
-            Probe::Open,
-            "the zone allows ssh"
-        );
+        let ssh = || spa_tests::probe::tcp(&topology.stranger.ns, topology.server.address(Family::V4), 22);
+        // Debian's zone allows it from the beginning.
+        firewalld.run("--permanent --remove-service=ssh");
+        firewalld.run("--reload");
+        assert_eq!(ssh(), Probe::Refused, "the zone does not allow ssh");
+        topology.server.ns.sh(&shown("firewall-cmd"));
+        assert_eq!(ssh(), Probe::Open, "the zone allows ssh");
         let auto = Settings { firewall: "backend = \"auto\"\n".into(), ..settings(Variant::Nft) };
         let mut scene = Scene::on(topology, &auto, Family::V4);
         let status = scene.server.status();

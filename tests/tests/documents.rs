@@ -3,11 +3,11 @@
 //! A document's own marks say what belongs where (`tests/src/documents.rs`). There are no shims: `systemctl` is systemd's.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitStatus};
 
 use rustix::process::Signal;
-use spa_tests::documents::{Action, Condition, Step, pages, steps};
+use spa_tests::documents::{Action, Condition, Step, checkout, pages, steps};
 use spa_tests::machine::{Machine, root_or_skip};
 use spa_tests::probe::{self, PATIENCE, Probe, eventually};
 use spa_tests::{Family, Process, Terminal, Topology, in_namespace, skip, succeeded};
@@ -29,7 +29,7 @@ macro_rules! documents {
     ($($test:ident: $path:expr, $families:expr;)+) => { $(
         #[test]
         fn $test() {
-            if root_or_skip(stringify!($test)).is_some() && has_packages(stringify!($test), $path) {
+            if root_or_skip(stringify!($test)).is_some() && has_built(stringify!($test), $path) {
                 in_namespace(|| follow($path, $families));
             }
         }
@@ -47,11 +47,34 @@ documents! {
     migrating_from_knockd: "docs/MIGRATING-FROM-KNOCKD.md", &[Family::V4];
 }
 
-/// Every document can be read, and every block of shell has its mark.
+/// Every document can be read, every block of shell has its mark, and what is run elsewhere is run there.
 #[test]
-fn every_block_of_shell_has_a_mark() {
+fn every_block_of_shell_is_run() {
     for document in pages() {
-        steps(&document);
+        for step in steps(&document) {
+            if let Action::RunBy(file) = &step.action {
+                is_run_by(file, &document, &step);
+            }
+        }
+    }
+}
+
+/// A script has the very lines; a test takes them from the page.
+fn is_run_by(file: &str, document: &Path, step: &Step) {
+    let at = format!("{}:{}", document.display(), step.line);
+    let text = fs::read_to_string(checkout(file)).unwrap_or_else(|error| panic!("{at}: {file}: {error}"));
+    if file.ends_with(".rs") {
+        let page = document.strip_prefix(checkout("")).expect("a page of the checkout").display();
+        let takes = format!("\"{page}\"");
+        assert!(
+            text.contains("run_by(") && text.contains(&takes),
+            "{at}: {file} does not take the page's blocks"
+        );
+        return;
+    }
+    for command in step.commands() {
+        let has = text.lines().any(|line| !line.trim_start().starts_with('#') && line.contains(&command));
+        assert!(has, "{at}: {file} does not run: {command}");
     }
 }
 
@@ -75,25 +98,26 @@ fn the_way_through_readme_is_short() {
 /// Its reader has nothing but the packages.
 const README: &str = "README.md";
 
-/// Builds the packages where the document begins with them; false, and reported as skipped, where they cannot be built.
-fn has_packages(test: &str, document: &str) -> bool {
-    if document != README {
-        return true;
-    }
-    for (tool, arguments) in [("cargo", &["deb", "--version"][..]), ("dpkg-shlibdeps", &["--version"])] {
-        if !Command::new(tool).args(arguments).output().is_ok_and(|output| output.status.success()) {
-            skip(test, &format!("{tool} {} fails: the packages cannot be built", arguments.join(" ")));
-            return false;
+/// Runs what the document has its reader run in the checkout, which is to build the packages; false, and reported as
+/// skipped, where that cannot be done here.
+fn has_built(test: &str, document: &str) -> bool {
+    let is_here = |step: &Step| step.action == Action::Run(CHECKOUT.into());
+    for step in steps(&checkout(document)).into_iter().filter(is_here) {
+        for (tool, arguments) in [("cargo", &["deb", "--version"][..]), ("dpkg-shlibdeps", &["--version"])] {
+            if !Command::new(tool).args(arguments).output().is_ok_and(|output| output.status.success()) {
+                skip(test, &format!("{tool} {} fails: the packages cannot be built", arguments.join(" ")));
+                return false;
+            }
         }
+        let mut shell = Command::new("sh");
+        shell.args(["-ec", &step.text]).current_dir(checkout(""));
+        succeeded(&format!("{document}:{}", step.line), &shell.output().expect("sh runs"));
     }
-    let script = checkout("tests/packages.sh");
-    succeeded("tests/packages.sh build", &Command::new(script).arg("build").output().expect("bash runs"));
     true
 }
 
-fn checkout(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
-}
+/// Where the sources are, as a place to run something: before the machines boot.
+const CHECKOUT: &str = "checkout";
 
 /// Two machines, and what is handed from one to the other by hand.
 struct Reader {
@@ -122,10 +146,11 @@ fn follow(document: &str, families: &[Family]) {
         println!("{at}: {:?} {:?}", step.action, step.conditions);
         reader.prepare(&step);
         match &step.action {
+            Action::Run(machine) if machine == CHECKOUT => {}
             Action::Run(machine) | Action::Setup(machine) => reader.run(machine, &step, &at),
             Action::File(machine, path) => reader.machine(machine).write(path, &reader.filled_in(&step)),
             Action::Workflow(script) => calls(&step.text, script, &at),
-            Action::NotRun(_) => {}
+            Action::RunBy(_) => {}
         }
     }
 }

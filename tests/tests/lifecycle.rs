@@ -460,14 +460,15 @@ fn a_verifier_that_keeps_dying_ends_the_daemon_closed() {
         let scene = &mut Scene::new(&Settings::new(Variant::Nft), Family::V4);
         let daemon = scene.server.process().pid();
         let mut last = None;
-        for _ in 0..20 {
+        // It takes no signal for anything but its end.
+        for signal in ["INT", "TERM", "KILL"].into_iter().cycle().take(20) {
             eventually("the next verifier, or the end", PATIENCE, || {
                 !scene.server.process().is_running()
                     || scene_verifier(daemon).is_some_and(|pid| Some(pid) != last)
             });
             let Some(verifier) = scene_verifier(daemon) else { break };
             last = Some(verifier);
-            spa_tests::sh(&format!("kill -9 {verifier} 2>/dev/null || true"));
+            spa_tests::sh(&format!("kill -{signal} {verifier} 2>/dev/null || true"));
         }
         let status = scene.server.process().wait();
         assert_eq!(status.code(), Some(70), "{}", scene.server.log());

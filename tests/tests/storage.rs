@@ -68,6 +68,25 @@ fn stays_dead(scene: &Scene, packet: &[u8], what: &str) {
 }
 
 #[test]
+fn a_start_on_a_full_disk_says_what_to_do() {
+    in_namespace(|| {
+        let mut scene = on_a_small_disk();
+        scene.server.process().stop();
+        let state = scene.server.file("state");
+        let full = format!("cd {} && rm replay && ! head -c 1M /dev/zero 2>/dev/null >fill", state.display());
+        sh(&full);
+        let output = scene.server.call(&["run"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(74), "{said}");
+        assert!(said.contains("state/replay: No space left") && said.contains("try: make room"), "{said}");
+        assert_eq!(scene.look(&scene.topology.client, 22), Probe::Silent, "as it said");
+        sh(&format!("rm {}/fill", state.display()));
+        scene.server.start();
+        scene.server.process().stop();
+    });
+}
+
+#[test]
 fn a_full_disk_grants_nothing_until_there_is_room() {
     in_namespace(|| {
         let mut scene = on_a_small_disk();

@@ -140,6 +140,13 @@ fn missing_programs_are_named_with_their_package() {
             assert_eq!(output.status.code(), Some(69), "{command:?}: {said}");
             assert!(said.contains("is not installed") && said.contains("apt install iptables"), "{said}");
         }
+        let output = server.call(&["doctor"]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(
+            said.contains("error (firewall-unusable)") && said.contains("try: \"apt install iptables\""),
+            "{said}"
+        );
         assert_eq!(
             tcp(&topology.client.ns, topology.server.address(Family::V4), 22),
             Probe::Open,

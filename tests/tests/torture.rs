@@ -1,49 +1,71 @@
-//! Some kills in every phase, as CI runs them; `torture --kills 1000` is the same for longer.
+//! Some kills in every phase: the command lines of docs/TORTURE.md, as they stand. The long runs are the same with more
+//! kills.
 
-use std::process::Command;
+use std::process::{Command, Output};
 
+use spa_tests::documents::{checkout, run_by};
 use spa_tests::{legacy_or_skip, skip};
 
-/// Below this no phase has been looked at.
-const KILLS: &str = "50";
+/// What the page calls the program by, and how it begins.
+const PROGRAM: &str = "cargo run -p spa-tests --bin torture -- --kills 50";
 
-fn torture(arguments: &[&str], test: &str) {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_torture")).args(["--kills", KILLS]).args(arguments).output();
-    let output = output.expect("it runs");
+/// The lines of the page, one for each of the tests below.
+fn lines() -> Vec<String> {
+    run_by("docs/TORTURE.md", file!()).iter().flat_map(|step| step.commands()).collect()
+}
+
+fn torture(options: &str, test: &str) {
+    let line = format!("{PROGRAM}{options}");
+    assert!(lines().contains(&line), "docs/TORTURE.md does not show: {line}");
+    let Output { status, stdout, stderr } =
+        Command::new("sh").args(["-c", &line]).current_dir(checkout("")).output().expect("sh runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (said, errors) = (text(&output.stdout), text(&output.stderr));
-    println!("{said}");
-    if !output.status.success() && errors.starts_with("unshare:") {
+    let (said, errors) = (text(&stdout), text(&stderr));
+    println!("{line}\n{said}");
+    if !status.success() && errors.lines().any(|line| line.starts_with("unshare:")) {
         return skip(test, "unshare of user, network and mount namespaces is not permitted here");
     }
-    assert!(output.status.success(), "{}\n{errors}", output.status);
+    assert!(status.success(), "{status}\n{errors}");
     assert!(said.contains("violations: 0"));
 }
 
 #[test]
 fn nft() {
-    torture(&["--variant", "nft"], "torture::nft");
+    torture("", "torture::nft");
 }
 
 #[test]
 fn legacy() {
     if legacy_or_skip("torture::legacy") {
-        torture(&["--variant", "legacy"], "torture::legacy");
+        torture(" --variant legacy", "torture::legacy");
     }
 }
 
 #[test]
 fn nftables() {
-    torture(&["--backend", "nftables"], "torture::nftables");
+    torture(" --backend nftables", "torture::nftables");
 }
 
 #[test]
 fn nft_with_faults() {
-    torture(&["--variant", "nft", "--faults"], "torture::nft_with_faults");
+    torture(" --variant nft --faults", "torture::nft_with_faults");
 }
 
 #[test]
 fn nftables_with_faults() {
-    torture(&["--backend", "nftables", "--faults"], "torture::nftables_with_faults");
+    torture(" --backend nftables --faults", "torture::nftables_with_faults");
+}
+
+/// No line of the page is without its test; and each is taken with the number that the page has for long runs.
+#[test]
+fn the_page_shows_what_is_run() {
+    let lines = lines();
+    assert_eq!(lines.len(), 5, "{lines:#?}");
+    for line in lines {
+        assert!(line.starts_with(PROGRAM), "{line}");
+        let long = line.replace("--kills 50", "--kills 1000") + " --help";
+        let output =
+            Command::new("sh").args(["-c", &long]).current_dir(checkout("")).output().expect("sh runs");
+        assert!(output.status.success(), "{long}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }

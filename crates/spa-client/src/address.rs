@@ -40,7 +40,7 @@ impl Source {
     pub fn reason(self, local: IpAddr) -> &'static str {
         match self {
             Self::Auto | Self::Resolve if is_global(local) => "its local address is global",
-            Self::Auto => "its local address is not global, so the server sees another",
+            Self::Auto => "its local address is not global, so the server may see another",
             Self::Resolve => "the resolver named it",
             Self::Observed | Self::Bound | Self::Explicit(_) => "as chosen",
         }

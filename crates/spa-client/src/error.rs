@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use spa_proto::{KeyFileError, MAX_REQUESTS};
@@ -123,11 +123,18 @@ impl Error {
             }
             Self::WhichHost { known } => Some(format!("name one with --host: {}", known.join(", "))),
             Self::AmbiguousAddress { hosts, .. } => Some(format!("use the name instead: {}", hosts.join(", "))),
+            Self::UnknownService { name, .. } if name.contains('/') => {
+                Some("an endpoint is tcp/PORT or udp/PORT, with a port from 1 to 65535".to_owned())
+            }
             Self::UnknownService { name, known, .. } => {
                 Some(choice(name, known, "services", "an endpoint such as tcp/22 works without an entry"))
             }
-            Self::KeyFile { .. } | Self::UselessKeys { .. } => {
-                Some("import the invite again, or ask the server's administrator for a new one".to_owned())
+            Self::KeyFile { .. } | Self::UselessKeys { .. } => Some(NEW_INVITE.to_owned()),
+            Self::File { path, source, .. } if source.kind() == io::ErrorKind::NotFound && is_key_file(path) => {
+                Some(NEW_INVITE.to_owned())
+            }
+            Self::Resolve { .. } => {
+                Some("is the name right (spa-client hosts), and does name resolution work here?".to_owned())
             }
             Self::NoAnswer { unprotected: true, .. } => Some(
                 "the host answered that its SPA port is closed, which a running server never lets it do: \
@@ -143,8 +150,8 @@ impl Error {
                 Some(format!(
                     "likely reasons: this clock or the server's is wrong by a minute or more; {address}its policy does \
                      not allow this; the keys here were replaced or retired on the server (its administrator makes a new \
-                     invite, spa-client import --update takes it); or the packet was lost or blocked on the path \
-                     (spa-client check)"
+                     invite, spa-client import --update takes it); spa-server does not run there; or the packet was lost \
+                     or blocked on the path (spa-client check). On the server, spa-server status and its log tell which"
                 ))
             }
             Self::Refused { .. } => Some(
@@ -152,18 +159,25 @@ impl Error {
                  it there: is this the right host and port, does the server run?"
                     .to_owned(),
             ),
+            Self::NotSent { .. } => {
+                Some("spa-client check shows the addresses, and by which of its own this machine reaches them".to_owned())
+            }
             Self::Clock => Some("set this machine's clock".to_owned()),
             Self::NoResolver { .. } => Some(
                 "put resolver = \"https://...\" or \"dns:NAME@SERVER\" into its entry, or choose another source"
                     .to_owned(),
             ),
-            Self::File { .. }
-            | Self::RequestCount
-            | Self::Resolve { .. }
-            | Self::NotSent { .. }
-            | Self::Random(_) => None,
+            Self::File { .. } | Self::RequestCount | Self::Random(_) => None,
         }
     }
+}
+
+/// What to do without the keys.
+const NEW_INVITE: &str = "import the invite again, or ask the server's administrator for a new one";
+
+/// By its name, as import writes it.
+fn is_key_file(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "key")
 }
 
 fn choice(word: &str, known: &[String], what: &str, otherwise: &str) -> String {
@@ -196,7 +210,12 @@ impl fmt::Display for Error {
             }
             Self::NotSent { failed } => {
                 f.write_str("the knock could not be sent")?;
-                failed.iter().try_for_each(|(address, error)| write!(f, "; {address}: {error}"))
+                let mut before = " to";
+                failed.iter().try_for_each(|(address, error)| {
+                    write!(f, "{before} {address}: {error}")?;
+                    before = "; to";
+                    Ok(())
+                })
             }
             Self::NoResolver { host } => {
                 write!(f, "host \"{host}\" has no resolver to ask for the external address")
@@ -242,7 +261,11 @@ mod tests {
                 &["--source observed", "replaced or retired", "import --update", "clock", "policy"][..],
                 "closed",
             ),
-            (unanswered(false, true), &["replaced or retired", "clock", "lost"], "--source"),
+            (
+                unanswered(false, true),
+                &["replaced or retired", "clock", "lost", "does not run", "status"],
+                "--source",
+            ),
             (unanswered(true, false), &["is the server running"], "--source"),
             (
                 Error::Refused { target: target.clone(), waited },

@@ -8,7 +8,7 @@ use spa_proto::{ClientName, Endpoint, Seconds, ServiceName};
 use crate::config::{DEFAULT_PATH, MAX_CAPTURE_THREADS, date::Date};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 64 usage, 65 bad data, 66 missing input, 69 something needed is not \
-there, 70 internal error, 71 the system refused, 73 cannot create a file, 74 I/O error, 75 not confirmed in time, 77 no permission, 78 \
+there, 70 internal error, 71 the system refused, 73 cannot create a file, 74 I/O error, 75 not confirmed, or not answered, in time, 77 no permission, 78 \
 configuration.";
 
 /// Opens ports for those who send one right packet, and for nobody else.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Exit, Failure, Outcome};
+use crate::lock;
 
 /// Longest line either way, in bytes: 1,000 grants in JSON are a fifth of it.
 pub const MAX_LINE: u64 = 16 * 1024 * 1024;
@@ -166,6 +167,21 @@ pub fn serves(state_dir: &Path) -> bool {
     exchange(state_dir, &Request::Status).is_ok()
 }
 
+/// Where nothing answers in a state directory: that a daemon runs all the same, with another one, as after `state-dir` was
+/// edited. `None` where none runs.
+pub fn runs_elsewhere(state_dir: &Path) -> Option<Failure> {
+    let pid = lock::daemon_of_this_host().filter(|_| !is_running(state_dir))?;
+    let path = socket_path(state_dir);
+    let what = format_args!(
+        "nothing answers on {}, but a daemon runs (pid {pid}): it was started with another state-dir",
+        path.display()
+    );
+    Some(Failure::new(Exit::Unavailable, what).hint(format_args!(
+        "set server.state-dir back to what it was, or have the daemon take the new one: end it ({}) and start it again",
+        how_to_end(pid)
+    )))
+}
+
 /// The command that stops the daemon of a state directory.
 pub fn how_to_stop(state_dir: &Path) -> String {
     let stream = UnixStream::connect(socket_path(state_dir)).ok();
@@ -200,11 +216,10 @@ fn exchange(state_dir: &Path, request: &Request) -> Outcome<Response> {
     let path = socket_path(state_dir);
     let mut stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
         ErrorKind::PermissionDenied => Failure::io("cannot connect to", &path, &error),
-        _ => Failure::new(
-            Exit::Unavailable,
-            format_args!("the daemon does not run (nothing answers on {})", path.display()),
-        )
-        .hint("systemctl start spa-server, or spa-server run"),
+        _ => runs_elsewhere(state_dir).unwrap_or_else(|| {
+            let what = format_args!("the daemon does not run (nothing answers on {})", path.display());
+            Failure::new(Exit::Unavailable, what).hint("systemctl start spa-server, or spa-server run")
+        }),
     })?;
     let failed = |error: io::Error| no_answer(&path, &error);
     stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(failed)?;

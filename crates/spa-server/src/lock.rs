@@ -43,7 +43,7 @@ const ONLY_DAEMON: &str = "spa-server";
 /// [`Exit::Unavailable`] where another daemon runs, whatever its state directory.
 pub fn only_daemon() -> Outcome<Option<UnixListener>> {
     let failed = |error: std::io::Error| Failure::new(Exit::System, format_args!("abstract socket: {error}"));
-    let address = SocketAddr::from_abstract_name(ONLY_DAEMON).map_err(failed)?;
+    let address = only_daemon_address().map_err(failed)?;
     let deadline = Instant::now() + PATIENCE;
     let is_taken = |bound: &std::io::Result<_>| {
         bound.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
@@ -56,22 +56,30 @@ pub fn only_daemon() -> Outcome<Option<UnixListener>> {
     match bound {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => Err(failed(error)),
-        Err(_) => {
-            let holder = UnixStream::connect_addr(&address).ok();
-            let holder = holder.and_then(|stream| rustix::net::sockopt::socket_peercred(&stream).ok());
-            match holder {
-                Some(holder) if holder.uid.is_root() || holder.uid == rustix::process::geteuid() => {
-                    let pid = holder.pid.as_raw_nonzero();
-                    let what = format_args!("another spa-server runs in this network namespace (pid {pid})");
-                    Err(Failure::new(Exit::Unavailable, what).hint(format_args!(
-                        "one daemon protects all services of a host; to stop that one: {}",
-                        control::how_to_end(pid.get())
-                    )))
-                }
-                _ => Ok(None),
+        Err(_) => match daemon_of_this_host() {
+            Some(pid) => {
+                let what = format_args!("another spa-server runs in this network namespace (pid {pid})");
+                Err(Failure::new(Exit::Unavailable, what).hint(format_args!(
+                    "one daemon protects all services of a host; to stop that one: {}",
+                    control::how_to_end(pid)
+                )))
             }
-        }
+            None => Ok(None),
+        },
     }
+}
+
+fn only_daemon_address() -> std::io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(ONLY_DAEMON)
+}
+
+/// The process id of the daemon of this network namespace, whatever its state directory; `None` where none runs, or the
+/// address is somebody's who is not root (nor us).
+pub fn daemon_of_this_host() -> Option<i32> {
+    let stream = UnixStream::connect_addr(&only_daemon_address().ok()?).ok()?;
+    let holder = rustix::net::sockopt::socket_peercred(&stream).ok()?;
+    let is_ours = holder.uid.is_root() || holder.uid == rustix::process::geteuid();
+    is_ours.then(|| holder.pid.as_raw_nonzero().get())
 }
 
 /// Takes the lock. Waits a moment: what writes rules for a daemon that was killed holds it until it has ended.

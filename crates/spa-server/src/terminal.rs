@@ -77,12 +77,12 @@ struct Tty {
 
 impl Tty {
     fn open() -> Outcome<Self> {
-        let none = |error: io::Error| {
-            Failure::new(Exit::Usage, format_args!("there is no terminal to type a passphrase on ({error})"))
-                .hint("--passphrase-file FILE")
+        let none = |_| {
+            Failure::new(Exit::Usage, "there is no terminal to type a passphrase on")
+                .hint("--passphrase-file FILE, readable by you alone")
         };
         let file = File::options().read(true).write(true).open(TTY).map_err(none)?;
-        let before = tcgetattr(&file).map_err(|error| none(error.into()))?;
+        let before = tcgetattr(&file).map_err(|error| none(io::Error::from(error)))?;
         let mut silent = before.clone();
         silent.local_modes.remove(LocalModes::ECHO);
         silent.local_modes.insert(LocalModes::ECHONL); // the line feed alone is shown

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use spa_tests::short::full_or;
 use spa_tests::{Family, Host, Server, Topology};
 
 use super::flood::{self, Sent};
@@ -13,13 +14,13 @@ use super::syn::Prober;
 
 const BENCH: &str = "valid knocks honoured under junk";
 /// Valid knocks in each flood.
-const KNOCKS: u16 = 20;
+const MOST_KNOCKS: u16 = 20;
 /// From one to the next.
 const SPACING: Duration = Duration::from_millis(100);
 /// After the flood: a knock that is honoured later is not honoured.
 const GRACE: Duration = Duration::from_secs(1);
 /// Different datagrams of a flood.
-const VARIETY: usize = 4_000;
+const MOST_VARIETY: usize = 4_000;
 /// Junk a second; `None` is the most the machine sends, from one thread a core.
 const RATES: [Option<u64>; 4] = [Some(1_000), Some(10_000), Some(100_000), None];
 const CLIENTS: usize = 24;
@@ -40,12 +41,12 @@ impl Cell<'_> {
     /// Knocks are made before, so that making them is not what the flood hinders; `each` makes one for a port.
     fn run(&self, mut each: impl FnMut(u16) -> Vec<u8>) -> Vec<Row> {
         let server = self.topology.server.address(Family::V4);
-        let ports = self.first_port..self.first_port + KNOCKS;
-        let knocks: Vec<Vec<u8>> = ports.clone().map(&mut each).collect();
+        let ports = self.first_port..self.first_port + knocks();
+        let packets: Vec<Vec<u8>> = ports.clone().map(&mut each).collect();
         let socket = flood::socket(&self.topology.client, server);
         let senders = if self.rate.is_none() { cores() } else { 1 };
         let body = || {
-            for knock in &knocks {
+            for knock in &packets {
                 std::thread::sleep(SPACING);
                 socket.send(knock).expect("the network is up");
             }
@@ -53,7 +54,7 @@ impl Cell<'_> {
         };
         let stranger = &self.topology.stranger;
         let ((), sent) = flood::during(stranger, server, self.junk.1, (self.rate, senders), body);
-        let mut open = vec![false; usize::from(KNOCKS)];
+        let mut open = vec![false; usize::from(knocks())];
         let mut prober = Prober::new(&self.topology.client, server);
         let end = Instant::now() + GRACE;
         while Instant::now() < end && open.contains(&false) {
@@ -67,9 +68,17 @@ impl Cell<'_> {
     fn rows(&self, sent: Sent, honoured: usize) -> Vec<Row> {
         let wanted = self.rate.map_or_else(|| "at most".to_owned(), |rate| format!("{rate}/s"));
         let measure = format!("{}, {wanted} ({:.0}/s sent)", self.junk.0, sent.rate());
-        let unit = format!("of {KNOCKS}");
+        let unit = format!("of {}", knocks());
         vec![Row::new(BENCH, self.subject, &measure, honoured as f64, &unit)]
     }
+}
+
+fn knocks() -> u16 {
+    full_or(MOST_KNOCKS, 3)
+}
+
+fn variety() -> usize {
+    full_or(MOST_VARIETY, 200)
 }
 
 fn cores() -> u32 {
@@ -83,7 +92,7 @@ pub fn random() -> Vec<Vec<u8>> {
         junk.fill_with(rand::random);
         junk
     };
-    (0..VARIETY).map(one).collect()
+    (0..variety()).map(one).collect()
 }
 
 /// Us.
@@ -99,8 +108,8 @@ pub fn spa() -> Vec<Row> {
     let (hostile, honest) = clients.split_last().expect("there are some");
     let random = random();
     let cloak = Forger::cloak_alone(&invites[0]);
-    let enveloped: Vec<Vec<u8>> = (0..VARIETY).map(|_| cloak.knock(FIRST_PORT)).collect();
-    let own: Vec<Vec<u8>> = (0..VARIETY).map(|_| hostile.knock(FIRST_PORT + 199)).collect();
+    let enveloped: Vec<Vec<u8>> = (0..variety()).map(|_| cloak.knock(FIRST_PORT)).collect();
+    let own: Vec<Vec<u8>> = (0..variety()).map(|_| hostile.knock(FIRST_PORT + 199)).collect();
     let replayed = vec![captured(&topology.client, &topology, &honest[0])];
     let mut cells: Vec<Flood<'_>> = RATES.iter().map(|rate| ("random", &random[..], *rate)).collect();
     cells.push(("made with the cloak key", &enveloped, None));
@@ -109,7 +118,7 @@ pub fn spa() -> Vec<Row> {
     let mut rows = Vec::new();
     let mut turn = 0;
     for (number, (kind, junk, rate)) in (0..).zip(cells) {
-        let first_port = FIRST_PORT + KNOCKS * number;
+        let first_port = FIRST_PORT + MOST_KNOCKS * number;
         let cell = Cell { topology: &topology, subject: "spa", junk: (kind, junk), rate, first_port };
         rows.extend(cell.run(|port| {
             turn += 1;
@@ -153,7 +162,7 @@ pub fn fwknop() -> Vec<Row> {
     cells.push(("replay of one packet", &replayed, None));
     let mut rows = Vec::new();
     for (number, (kind, junk, rate)) in (0..).zip(cells) {
-        let first_port = FIRST_PORT + KNOCKS * number;
+        let first_port = FIRST_PORT + MOST_KNOCKS * number;
         let cell = Cell { topology: &topology, subject: "fwknopd", junk: (kind, junk), rate, first_port };
         // Each flood meets a daemon without a backlog of the one before.
         fwknopd.restart();
@@ -164,5 +173,5 @@ pub fn fwknop() -> Vec<Row> {
 
 /// fwknopd drops what is not base64 before it looks further.
 pub fn base64_junk(length: usize) -> Vec<Vec<u8>> {
-    (0..VARIETY).map(|_| peers::base64(length).into_bytes()).collect()
+    (0..variety()).map(|_| peers::base64(length).into_bytes()).collect()
 }

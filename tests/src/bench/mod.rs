@@ -19,6 +19,7 @@ mod syn;
 mod x25519;
 
 use report::Row;
+use spa_tests::short::is_short;
 
 /// One part: runs alone in namespaces of its own, about twenty seconds long.
 pub struct Part {
@@ -46,14 +47,6 @@ pub const PARTS: [Part; 15] = [
     Part { name: "grants", run: grants::run },
     Part { name: "steps", run: steps::run },
 ];
-
-/// Set by `bench --short` for the parts: fewer sizes and turns, to see that a part works. The figures say little.
-pub const SHORT: &str = "SPA_BENCH_SHORT";
-
-/// Whether this is a short run.
-pub fn is_short() -> bool {
-    std::env::var_os(SHORT).is_some()
-}
 
 /// Least, median, 99th percentile and maximum. On a busy machine the least is the figure that says most.
 pub fn spread(mut values: Vec<f64>) -> Option<[f64; 4]> {

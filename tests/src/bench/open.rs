@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 use spa_tests::probe::{PATIENCE, eventually, udp_socket};
+use spa_tests::short::full_or;
 use spa_tests::{Family, Host, SPA_PORT, Server, Settings, Topology, Variant};
 
 use super::floor;
@@ -62,14 +63,14 @@ fn measure(topology: &Topology, subject: &str, opener: &mut dyn Opener) -> Vec<R
         open.map(|open| open.duration_since(began).as_secs_f64() * 1e3)
     };
     let mut cold = Vec::new();
-    for number in 0..COLD_SAMPLES {
+    for number in 0..full_or(COLD_SAMPLES, 2) {
         opener.restart();
         std::thread::sleep(SETTLE);
         cold.extend(sample(opener, number));
     }
     let mut warm = Vec::new();
     let began = Instant::now();
-    for number in 0..WARM_SAMPLES {
+    for number in 0..full_or(WARM_SAMPLES, 4) {
         // Not in step with anybody's clock.
         std::thread::sleep(Duration::from_millis(rand::random_range(20..70)));
         warm.extend(sample(opener, COLD_SAMPLES + number));
@@ -159,13 +160,13 @@ fn limit(topology: &Topology) -> Vec<Row> {
     let _listener = listen(&topology.server, port, 1);
     let mut prober = Prober::new(&topology.client, server);
     let (mut open, mut exec) = (Vec::new(), Vec::new());
-    for _ in 0..WARM_SAMPLES {
+    for _ in 0..full_or(WARM_SAMPLES, 4) {
         let began = Instant::now();
         let answer = prober.first_answer(port, Duration::from_secs(1));
         open.extend(answer.map(|answer| answer.duration_since(began).as_secs_f64() * 1e3));
     }
     topology.server.ns.sh(&format!("iptables -A INPUT -p tcp --dport {port} -j DROP"));
-    for _ in 0..20 {
+    for _ in 0..full_or(20, 2) {
         let (began, mut child) = topology.server.ns.enter(|| {
             let mut iptables = std::process::Command::new("iptables");
             iptables.args([

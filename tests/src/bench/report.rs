@@ -53,7 +53,7 @@ impl Row {
 }
 
 /// On what the run was made.
-pub fn machine() -> Vec<Row> {
+pub fn machine(short: bool) -> Vec<Row> {
     let mut rows: Vec<Row> = [
         ("date", "date -u +%Y-%m-%dT%H:%MZ"),
         ("kernel", "uname -sr"),
@@ -62,6 +62,9 @@ pub fn machine() -> Vec<Row> {
     .map(|(what, line)| Row::absent("machine", what, spa_tests::sh(line).trim()))
     .into();
     rows.push(load("load average before"));
+    if short {
+        rows.push(Row::absent("machine", "samples", "few: a short run, whose figures mean nothing"));
+    }
     rows
 }
 

@@ -52,7 +52,7 @@ fn outside(options: &[String]) -> ExitCode {
             }
         }
     }
-    let mut rows = report::machine();
+    let mut rows = report::machine(short || spa_tests::short::is_short());
     let mut failed = false;
     for part in bench::PARTS.iter().filter(|part| wanted.is_empty() || wanted.contains(&part.name)) {
         eprintln!("{} ...", part.name);
@@ -83,7 +83,7 @@ fn run(name: &str, short: bool) -> Option<Vec<Row>> {
         .arg(std::env::current_exe().expect("this program has a path"))
         .args([INSIDE, name])
         .arg(&into)
-        .envs(short.then_some((bench::SHORT, "1")))
+        .envs(short.then_some((spa_tests::short::VARIABLE, "1")))
         // Not for reading: so that the part can look at the kernel's threads (bench::flood::softirq_cpu).
         .stdin(std::fs::File::open("/proc").expect("procfs"))
         .status()

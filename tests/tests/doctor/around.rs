@@ -1,6 +1,9 @@
 //! What is wrong around our rules: the real ufw and firewalld, iptables without an extension, a daemon in trouble; and the verdict
 //! for one address.
 
+use std::process::Command;
+
+use serde_json::Value;
 use spa_tests::foreign::{self, Firewalld, Ufw};
 use spa_tests::probe::{PATIENCE, Probe, eventually, tcp};
 use spa_tests::scene::Scene;
@@ -119,6 +122,11 @@ fn a_daemon_in_trouble_is_found() {
         });
         let report = finds(&scene.server, "degraded", "error", "");
         assert!(names(&report).contains(&"accept-ahead"), "{report:#}");
+        // Which makes no client of a misspelt name.
+        let output = scene.server.call(&["client", "remove", "alcie"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(66), "{said}");
+        assert!(said.contains("there is no client alcie"), "{said}");
     });
 }
 
@@ -146,5 +154,59 @@ fn what_is_not_finished_is_found() {
         finds(&server, "no-services", "warning", "server.toml");
         server.ns().sh("ip link set eth0 down");
         finds(&server, "no-way-in", "warning", "");
+    });
+}
+
+#[test]
+fn a_full_conntrack_is_found() {
+    in_namespace(|| {
+        let scene = scene(Variant::Nft);
+        scene.alice.open("ssh");
+        scene.wait_open(&scene.topology.client, 22); // by a connection that conntrack keeps for a while
+        // The true limit is the whole machine's; another number is bound over it here.
+        let limit = "/proc/sys/net/netfilter/nf_conntrack_max";
+        scene.server.ns().sh(&format!("echo 1 >/run/limit && mount --bind /run/limit {limit}"));
+        finds(&scene.server, "conntrack-full", "warning", "nf_conntrack_max");
+        scene.server.ns().sh(&format!("umount {limit}"));
+        assert_healthy(&scene.server);
+    });
+}
+
+#[test]
+fn rules_that_cannot_be_read_are_told() {
+    in_namespace(|| {
+        let scene = healthy(&Settings::new(Variant::Nftables));
+        // What only iptables itself can put into words, and iptables fails.
+        scene.server.ns().sh(
+            "iptables-nft -A INPUT -p tcp --dport 22 -m time --timestart 00:00 --timestop 23:59 -j ACCEPT",
+        );
+        let program = sh("readlink -f $(PATH=$PATH:/usr/sbin command -v iptables-nft-save)");
+        sh(&format!("mount --bind /bin/false {}", program.trim()));
+        let report = finds(&scene.server, "unread", "warning", "");
+        assert!(report["findings"].to_string().contains("iptables-nft-save"), "{report:#}");
+        sh(&format!("umount {}", program.trim()));
+        assert!(!names(&doctor_with(&scene.server, &[]).1).contains(&"unread"));
+    });
+}
+
+/// As where the kernel was booted with `ipv6.disable=1`, by what is there to see of that: the directory of the process is
+/// covered before the process becomes doctor.
+#[test]
+fn a_kernel_without_ipv6_is_told() {
+    in_namespace(|| {
+        let scene = scene(Variant::Nft);
+        let without = "mkdir /run/net && cp /proc/net/ip_tables_names /run/net 2>/dev/null
+            mount --bind /run/net /proc/$$/net && exec \"$@\"";
+        let doctor = scene.server.command(&["doctor", "--json"]);
+        let output = Command::new("unshare")
+            .args(["-m", "--propagation=private", "sh", "-c", without, "sh"])
+            .arg(doctor.get_program())
+            .args(doctor.get_args())
+            .output()
+            .expect("unshare runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let report: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        assert!(names(&report).contains(&"ipv6-off"), "{report:#}");
+        assert_eq!(output.status.code(), Some(0), "a note alone: {report:#}");
     });
 }

@@ -144,7 +144,7 @@ fn a_client_is_shut_out_though_the_reload_is_refused() {
             let output = scene.server.call(&["client", command, "alice"]);
             let said = said(&output);
             assert!(output.status.success(), "{what}: {said}");
-            assert!(said.contains("lets alice in no more (1 grants closed)"), "{what}: {said}");
+            assert!(said.contains("lets alice in no more (1 grant closed)"), "{what}: {said}");
             assert_eq!(scene.look(&client, 22), Probe::Silent, "{what}: its grant ends at once");
             scene.alice.open("ssh");
             eventually(format_args!("{what}: it is refused"), PATIENCE, || {
@@ -166,6 +166,27 @@ fn a_client_is_shut_out_though_the_reload_is_refused() {
             scene.server.must(&["reload"]);
             assert_eq!(scene.server.status()["shut-out"], serde_json::json!([]));
         }
+    });
+}
+
+/// With no daemon to close it, what is open stays so for a while: that is said, and the next start ends it.
+#[test]
+fn a_client_that_is_removed_without_a_daemon_is_closed_at_the_start() {
+    in_namespace(|| {
+        let mut scene = scene();
+        let client = scene.topology.client.clone();
+        scene.alice.must(&["open", "ssh", "--wait"]);
+        scene.server.process().stop();
+        let output = scene.server.call(&["client", "remove", "alice"]);
+        assert!(output.status.success(), "{}", said(&output));
+        let said = said(&output);
+        assert!(said.contains("removed alice") && said.contains("no daemon runs"), "{said}");
+        assert!(said.contains("closes at its time, or as soon as the daemon starts"), "{said}");
+        assert_eq!(scene.look(&client, 22), Probe::Open, "as it said");
+        scene.server.start();
+        assert_eq!(scene.look(&client, 22), Probe::Silent, "the start closes it");
+        assert!(scene.server.grants().is_empty());
+        scene.server.process().stop();
     });
 }
 

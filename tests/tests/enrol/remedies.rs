@@ -4,7 +4,9 @@ use std::fs::{self, File};
 use std::process::Output;
 
 use spa_tests::scene::Scene;
-use spa_tests::{Family, Server, Settings, Terminal, Topology, Variant, in_namespace, succeeded};
+use spa_tests::{
+    Family, Server, Settings, Terminal, Topology, Variant, in_namespace, succeeded, write_private,
+};
 
 use super::{refused, said};
 
@@ -121,6 +123,46 @@ fn a_remedy_is_for_this_configuration_and_this_daemon() {
         for code in [64, 65, 66, 69, 70, 71, 73, 74, 75, 77, 78] {
             assert!(help.contains(&format!(" {code} ")), "no exit code {code} in: {help}");
         }
+        scene.server.process().stop();
+    });
+}
+
+/// A daemon keeps the state directory that it was started with; whoever edits the file must not believe that none runs.
+#[test]
+fn a_state_dir_that_was_edited_is_told() {
+    in_namespace(|| {
+        let mut scene = Scene::new(&Settings::new(Variant::Nft), Family::V4);
+        let pid = scene.server.process().pid();
+        let server = &scene.server;
+        scene.alice.must(&["open", "ssh", "--wait"]);
+        let good = fs::read_to_string(server.config()).unwrap();
+        let old = server.file("state").display().to_string();
+        assert!(good.contains(&old), "{good}");
+        write_private(&server.config(), good.replace(&old, &server.file("elsewhere").display().to_string()));
+        let kill = format!("kill {pid}");
+        let words = [
+            "elsewhere/control.sock",
+            "a daemon runs",
+            "started with another state-dir",
+            &kill,
+            "set server.state-dir back",
+        ];
+        for command in [&["status"][..], &["grants"], &["revoke", "--all"], &["reload"], &["confirm"]] {
+            refused(&server.call(command), 69, &words);
+        }
+        let doctor = String::from_utf8_lossy(&server.call(&["doctor"]).stdout).into_owned();
+        assert!(
+            doctor.split_whitespace().collect::<Vec<_>>().join(" ").contains("another state-dir"),
+            "{doctor}"
+        );
+        refused(
+            &server.call(&["client", "disable", "alice"]),
+            69,
+            &["until then alice is let in", "another state-dir"],
+        );
+        write_private(&server.config(), &good);
+        server.must(&["client", "disable", "alice"]);
+        assert!(server.grants().is_empty());
         scene.server.process().stop();
     });
 }

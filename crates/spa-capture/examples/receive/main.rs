@@ -3,6 +3,8 @@
 //!
 //!     cargo run --release -p spa-capture --example receive [--table] [WAY...]
 //!
+//! With SPA_BENCH_SHORT in the environment it takes little time, and its figures mean nothing.
+//!
 //! A way is a part of a name in the table, as `V2`; all by default. `no socket` is always there, to compare with.
 //! `--table` prints the table of docs/BENCHMARKS.md, from fewer turns: under a minute, and the others two.
 //!
@@ -18,6 +20,7 @@ use std::process::Command;
 
 use measure::{Cost, Place, Way};
 use spa_tests::sh;
+use spa_tests::short::full_or;
 
 /// Turns of each; the least cost is printed, and the mean of all losses. And for the table.
 const TURNS: usize = 3;
@@ -73,7 +76,7 @@ fn all(ways: &[Way]) {
             "{:24} {:>10} {:>10} {:>7} {:>10} {:>10} {:>9}",
             "", "sent/s", "CPU ns", "ratio", "of it own", "wake-ups/s", "lost"
         );
-        for (way, cost) in ways.iter().zip(flood(ways, place, rate, TURNS)) {
+        for (way, cost) in ways.iter().zip(flood(ways, place, rate, full_or(TURNS, 1))) {
             let Cost { all, own, rate, wakes, lost } = cost.cost;
             println!(
                 "{:24} {rate:>10.0} {all:>10.0} {:>7.2} {own:>10.0} {wakes:>10.0} {:>8.2}%",
@@ -100,7 +103,7 @@ fn table(ways: &[Way]) {
         (Place::Apart, Some(20_000)),
         (Place::Together, None),
     ]
-    .map(|(place, rate)| flood(ways, place, rate, TURNS_OF_TABLE));
+    .map(|(place, rate)| flood(ways, place, rate, full_or(TURNS_OF_TABLE, 1)));
     println!(
         "| way | at most, apart: ratio, lost | 100,000/s: ratio | 20,000/s: ratio, own ns | together: ratio, lost | quiet: least, median |"
     );

@@ -184,7 +184,7 @@ fn parse(text: &str, args: &ImportArgs) -> Result<Invite, Failure> {
                 Failure::new(USAGE, "the invite is not encrypted").hint("leave --passphrase-file out")
             );
         }
-        other => other.map_err(|error| Failure::new(DATA, error.to_string()))?,
+        other => other.map_err(passphrase::malformed)?,
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| Error::Clock)?.as_secs();
     match invite.expires.filter(|expires| *expires <= now) {

@@ -14,21 +14,16 @@ const TRIES: usize = 3;
 
 /// Opens an encrypted invite.
 pub(super) fn open(text: &str, file: Option<&Path>) -> Result<Invite, Failure> {
-    let sealed = SealedInvite::parse(text).map_err(|error| Failure::new(DATA, error.to_string()))?;
+    let sealed = SealedInvite::parse(text).map_err(malformed)?;
     if let Some(file) = file {
         let passphrase = from_file(file)?;
         return sealed.open(&passphrase).map_err(|error| wrong(error, &format!(" in {}", file.display())));
     }
     let mut tries = 1;
     loop {
-        let passphrase = terminal::ask("Passphrase of the invite: ").map_err(|error| {
-            Failure::new(
-                USAGE,
-                format!(
-                    "the invite is encrypted, and there is no terminal to type its passphrase on ({error})"
-                ),
-            )
-            .hint("--passphrase-file FILE, readable by you alone")
+        let passphrase = terminal::ask("Passphrase of the invite: ").map_err(|_| {
+            Failure::new(USAGE, "the invite is encrypted, and there is no terminal to type its passphrase on")
+                .hint("--passphrase-file FILE, readable by you alone")
         })?;
         match sealed.open(&passphrase) {
             Err(InviteError::Passphrase) if tries < TRIES && !passphrase.is_empty() => {
@@ -44,7 +39,22 @@ fn wrong(error: InviteError, place: &str) -> Failure {
     match error {
         InviteError::Passphrase => Failure::new(DATA, format!("{error}{place}; nothing was changed"))
             .hint("ask whoever made the invite; capitals and spaces count"),
-        other => Failure::new(DATA, other.to_string()),
+        other => malformed(other),
+    }
+}
+
+/// A text that is no whole invite.
+pub(super) fn malformed(error: InviteError) -> Failure {
+    let failure = Failure::new(DATA, error.to_string());
+    match error {
+        InviteError::NotAnInvite
+        | InviteError::Character(_)
+        | InviteError::Truncated(_)
+        | InviteError::Extended(_)
+        | InviteError::TooLong => {
+            failure.hint("copy the one line that spa-server client add printed, whole and with nothing else")
+        }
+        _ => failure,
     }
 }
 

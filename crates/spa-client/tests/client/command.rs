@@ -39,7 +39,7 @@ fn wrong_usage_is_told_with_a_suggestion() {
     let home = home();
     home.run("open shs").fails(64, &["has no service \"shs\"", "did you mean \"ssh\"?"]);
     home.run("open ssh --host bastoin").fails(64, &["no host \"bastoin\"", "did you mean \"bastion\"?"]);
-    home.run("open tcp/0").fails(64, &["no service \"tcp/0\"", "an endpoint such as tcp/22"]);
+    home.run("open tcp/0").fails(64, &["no service \"tcp/0\"", "a port from 1 to 65535"]);
     home.run("opne").fails(64, &["open"]);
     home.run("open").fails(64, &["SERVICE"]);
     home.run("open ssh --for 30").fails(64, &["a time with its unit"]);
@@ -148,7 +148,7 @@ fn exposed_keys_are_refused() {
     home.run("open ssh").fails(77, &["can be written by others (mode 777)", "chmod go-w"]);
     set_mode(&home.path(".config/spa"), 0o755);
     std::fs::remove_file(&key).unwrap();
-    home.run("open ssh").fails(66, &["bastion.key"]);
+    home.run("open ssh").fails(66, &["bastion.key", "import the invite again"]);
     write_private(&key, "spa-psk-v1\n");
     home.run("open ssh").fails(65, &["bastion.key", "line 1"]);
 }
@@ -230,7 +230,7 @@ fn a_bad_invite_changes_nothing() {
     let home = Home::empty();
     let line = invite(Some(SecretKey::from_bytes([9; 32]))).encode();
     home.run_with("import --name b", &line[..line.len() - 8]).fails(65, &["8 characters are missing"]);
-    home.run_with("import --name b", "hello").fails(65, &["not an invite"]);
+    home.run_with("import --name b", "hello").fails(65, &["not an invite", "copy the one line"]);
     home.run_with("import --name b", "\n").fails(66, &["no invite"]);
     let expired = Invite { expires: Some(1), ..invite(Some(SecretKey::from_bytes([9; 32]))) };
     home.run_with("import --name b", &expired.encode()).fails(65, &["expired"]);

@@ -87,12 +87,22 @@ fn config_or_defaults(path: &Path) -> Outcome<Config> {
 
 /// A change of keys or clients holds at once where the daemon runs.
 fn reload_if_running(config: &Config) -> Outcome {
+    if !reload_one_that_runs(config)?
+        && let Some(elsewhere) = control::runs_elsewhere(&config.state_dir)
+    {
+        say!("spa-server: the daemon has not heard of this: {elsewhere}");
+    }
+    Ok(())
+}
+
+/// The same; whether one runs.
+fn reload_one_that_runs(config: &Config) -> Outcome<bool> {
     if !control::is_running(&config.state_dir) {
-        return Ok(());
+        return Ok(false);
     }
     control::ask(&config.state_dir, &control::Request::Reload)?;
     say!("the daemon has reloaded");
-    Ok(())
+    Ok(true)
 }
 
 /// Prints a line on standard output.

@@ -19,11 +19,13 @@ fn print_views(views: &[GrantView]) -> Outcome {
 
 /// Columns of a terminal.
 const WIDTH: usize = 80;
+/// Between two columns.
+const GAP: &str = "  ";
 /// So many columns say what is open to whom for how long; those behind them count what came.
 const NEEDED: usize = 4;
 
 /// A heading and a line for each, as wide as they have to be. Where that is more than a terminal has, the last columns are
-/// left out: `--json` has all.
+/// left out: `--json` has all. Where a long name stands beside a long address, each has a line of its own for the name.
 fn table(views: &[GrantView]) -> Vec<String> {
     let heading = ["CLIENT", "SOURCE", "SERVICE", "SECONDS", "PACKETS", "BYTES"].map(str::to_owned);
     let row = |view: &GrantView| {
@@ -34,16 +36,25 @@ fn table(views: &[GrantView]) -> Vec<String> {
     };
     let rows: Vec<_> = std::iter::once(heading).chain(views.iter().map(row)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..6).map(width).collect();
-    let fits = |shown: &usize| widths[..*shown].iter().sum::<usize>() + 2 * (shown - 1) <= WIDTH;
-    let shown = (NEEDED..=widths.len()).rev().find(fits).unwrap_or(NEEDED);
+    let mut widths: Vec<usize> = (0..6).map(width).collect();
+    let fits = |widths: &[usize], shown: usize| {
+        widths[..shown].iter().sum::<usize>() + GAP.len() * (shown - 1) <= WIDTH
+    };
+    let is_split = !fits(&widths, NEEDED);
+    if is_split {
+        widths[0] = 0; // the name has a line of its own, and a gap stands in for it
+    }
+    let shown = (NEEDED..=widths.len()).rev().find(|shown| fits(&widths, *shown)).unwrap_or(NEEDED);
     let rows = if views.is_empty() { &[] } else { rows.as_slice() };
     let cell = |(column, text): (usize, &String)| {
         let width = widths[column];
-        if column < 3 { format!("{text:<width$}") } else { format!("{text:>width$}") }
+        match column {
+            0 if is_split => format!("{text}\n"),
+            0..3 => format!("{text:<width$}"),
+            _ => format!("{text:>width$}"),
+        }
     };
-    let line =
-        |row: &[String; 6]| row.iter().take(shown).enumerate().map(cell).collect::<Vec<_>>().join("  ");
+    let line = |row: &[String; 6]| row.iter().take(shown).enumerate().map(cell).collect::<Vec<_>>().join(GAP);
     rows.iter().map(line).collect()
 }
 
@@ -203,6 +214,18 @@ mod tests {
             assert!(lines.iter().all(|line| line.len() <= WIDTH), "{lines:#?}");
             assert!(lines[0].ends_with(last), "{lines:#?}");
         }
+        // The longest of both.
+        let lines =
+            table(&[view("a.name-of-thirty-two-characters.", longest, 1), view("alice", "192.0.2.7", 3)]);
+        assert!(lines.iter().flat_map(|line| line.lines()).all(|line| line.len() <= WIDTH), "{lines:#?}");
+        assert_eq!(
+            lines[0],
+            "CLIENT\n  SOURCE                                  SERVICE    SECONDS  PACKETS  BYTES"
+        );
+        assert!(
+            lines[1].starts_with(&format!("a.name-of-thirty-two-characters.\n  {longest}  tcp/65535")),
+            "{lines:#?}"
+        );
         assert!(table(&[]).is_empty());
     }
 }

@@ -287,6 +287,17 @@ pub fn not_closed(why: &str) -> Failure {
     )
 }
 
+/// Nothing was open for whom it was asked, but the firewall is not as wanted: what ended before may stand.
+pub fn not_known_closed(why: &str) -> Failure {
+    Failure::new(
+        Exit::System,
+        format_args!(
+            "the firewall is not as it should be, so what was closed before may still stand; it is tried again every \
+             second: {why}"
+        ),
+    )
+}
+
 /// A revocation after which no connection could be ended.
 pub fn not_cut(error: &dyn Display) -> Failure {
     Failure::new(

@@ -19,6 +19,10 @@ pub struct Record {
 
 fn failure(error: JournalError) -> Failure {
     match error {
+        JournalError::Io(_, ref why) if why.kind() == std::io::ErrorKind::StorageFull => {
+            Failure::new(Exit::Io, error)
+                .hint("make room there (df shows the file system); meanwhile what is protected stays closed")
+        }
         JournalError::Io(..) | JournalError::Replaced(_) => Failure::new(Exit::Io, error),
         JournalError::Corrupt(..) | JournalError::NotAJournal(_) => Failure::new(Exit::Data, error).hint(
             "spa-server recover: packets made until now plus max-age are refused, so that none is accepted twice",

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use spa_proto::{ClientName, ServiceName};
 
-use super::{Edit, Fresh, Handover, Known, check_host, psk_path, settle, shut_out};
+use super::{Edit, Fresh, Handover, Known, ShutOut, check_host, psk_path, settle, shut_out};
 use crate::cli::{ClientInvite, ClientRotate};
 use crate::commands::reload_if_running;
 use crate::config::{Client, Config};
@@ -19,9 +19,7 @@ pub fn remove(config: &Config, name: &ClientName) -> Outcome {
     let client = config.client_named(name).ok();
     let told = shut_out(config, name, client.as_ref().map(|client| &client.policy.key));
     if !toml.exists() && !told.was_let_in {
-        told.complete?;
-        let what = format_args!("there is no client {name} in {}", config.clients_dir.display());
-        return Err(Failure::new(Exit::NoInput, what).hint("spa-server client list"));
+        return Err(unknown(config, name, told));
     }
     let psk_path = client.map(|client| client.psk_path).filter(|path| is_ours(config, path));
     let removed =
@@ -31,6 +29,16 @@ pub fn remove(config: &Config, name: &ClientName) -> Outcome {
     }
     say!("removed {name}");
     settle(config, name, told)
+}
+
+/// A name that neither the files nor the daemon know. Where the daemon did not answer it may be one that was removed.
+fn unknown(config: &Config, name: &ClientName, told: ShutOut) -> Failure {
+    let what = format_args!("there is no client {name} in {}", config.clients_dir.display());
+    let failure = Failure::new(Exit::NoInput, what).hint("spa-server client list");
+    match told.complete {
+        Err(unanswered) if !told.answered => unanswered.also(what),
+        _ => failure,
+    }
 }
 
 /// Removes a client's file and the psk files that are called after it. The enrolment goes first: a psk alone lets nobody

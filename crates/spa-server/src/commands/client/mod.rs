@@ -16,12 +16,12 @@ pub use self::list::{Known, list};
 pub use self::manage::{disable, enable, invite, remove, rotate};
 use super::handover::Handover;
 use super::keygen::random;
-use super::reload_if_running;
+use super::{reload_if_running, reload_one_that_runs};
 use crate::cli::ClientAdd;
 use crate::clock;
 use crate::config::Config;
 use crate::control::{self, Request, ShutOutView};
-use crate::error::{Exit, Failure, Outcome};
+use crate::error::{Exit, Failure, Outcome, counted};
 use crate::files::{self, Existing};
 use crate::log::say;
 
@@ -211,11 +211,12 @@ fn shut_out(config: &Config, name: &ClientName, key: Option<&PublicKey>) -> Shut
     match answer {
         Ok(ShutOutView { clients, closed, trouble }) => {
             let was_let_in = !clients.is_empty();
-            if was_let_in {
-                say!("the daemon lets {name} in no more ({closed} grants closed)");
+            // Trouble is told in the end.
+            if was_let_in && trouble.is_none() {
+                say!("the daemon lets {name} in no more ({} closed)", counted(closed, "grant"));
             }
             let complete = trouble.map_or(Ok(()), |trouble| {
-                Err(Failure::new(Exit::System, format_args!("what {name} had open: {trouble}")))
+                Err(Failure::new(Exit::System, format_args!("{name} is let in no more, but {trouble}")))
             });
             ShutOut { answered: true, was_let_in, complete }
         }
@@ -251,15 +252,32 @@ impl ShutOut {
 }
 
 /// After [`shut_out`]: has the daemon take the files as they are now. Where it refuses them for another reason, what was
-/// asked for holds all the same if the daemon shuts the client out, so that is said, and is no failure.
+/// asked for holds all the same if the daemon shuts the client out, so that is said, and is no failure. A reload writes the
+/// whole firewall and reads it back, so after one that succeeds nothing is open that [`shut_out`] had to leave.
 ///
 /// # Errors
 /// Where the daemon did neither, so that the client is let in as before; and what [`shut_out`] left open.
 fn settle(config: &Config, name: &ClientName, told: ShutOut) -> Outcome {
-    match reload_if_running(config) {
-        // What did not answer before has taken the files now.
-        Ok(()) if !told.answered => Ok(()),
-        Ok(()) => told.complete,
+    match reload_one_that_runs(config) {
+        Ok(true) => {
+            if let (true, Err(failure)) = (told.answered, &told.complete) {
+                say!("{}; the reload has put that right: nothing is open for {name}", failure.parts().0);
+            }
+            Ok(())
+        }
+        Ok(false) if told.answered => told.complete, // it ended since
+        Ok(false) => match control::runs_elsewhere(&config.state_dir) {
+            Some(elsewhere) => {
+                Err(elsewhere.also(format_args!("until then {name} is let in with what it had")))
+            }
+            None => {
+                say!(
+                    "no daemon runs: should {name} have something open, it closes at its time, or as soon as the daemon \
+                     starts"
+                );
+                Ok(())
+            }
+        },
         Err(failure) if told.answered => {
             say!(
                 "spa-server: the daemon goes on with the configuration from before: {failure}\n\

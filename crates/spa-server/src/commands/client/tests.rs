@@ -74,12 +74,51 @@ fn one_of_the_two_is_enough() {
     }
 }
 
+/// A reload that succeeds has written the firewall anew, and read it back.
 #[test]
-fn what_is_still_open_is_told_whatever_the_reload_came_to() {
-    for reload in [DONE, REFUSED] {
-        let said = settled(TROUBLE, reload).unwrap_err().to_string();
-        assert_eq!(said, "what alice had open: the rules could not be removed");
-    }
+fn what_is_still_open_is_told_unless_the_reload_closed_it() {
+    assert!(settled(TROUBLE, DONE).is_ok());
+    let said = settled(TROUBLE, REFUSED).unwrap_err();
+    assert_eq!(said.exit, Exit::System);
+    assert_eq!(said.to_string(), "alice is let in no more, but the rules could not be removed");
+}
+
+/// It goes without an answer, as one that is stopping; then none runs.
+#[test]
+fn a_daemon_that_ends_meanwhile_is_no_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let listener = UnixListener::bind(socket_path(directory.path())).unwrap();
+    let daemon = std::thread::spawn(move || (0..2).for_each(|_| drop(listener.accept().unwrap())));
+    let alice = "alice".parse().unwrap();
+    let told = shut_out(&config, &alice, None);
+    daemon.join().unwrap();
+    assert!(!told.answered && told.complete.is_err());
+    assert!(settle(&config, &alice, told).is_ok());
+}
+
+/// Trouble of the firewall makes no client of a misspelt name.
+#[test]
+fn a_name_that_nobody_has_is_a_missing_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    const ELSEWHERE: &str =
+        r#"{"ok":{"clients":[],"closed":0,"trouble":"the firewall is not as it should be"}}"#;
+    let listener = UnixListener::bind(socket_path(directory.path())).unwrap();
+    let daemon = std::thread::spawn(move || {
+        for answer in ["", ELSEWHERE] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            if !answer.is_empty() {
+                writeln!(stream, "{answer}").unwrap();
+            }
+        }
+    });
+    let said = remove(&config, &"alcie".parse().unwrap()).unwrap_err();
+    daemon.join().unwrap();
+    assert_eq!(said.exit, Exit::NoInput);
+    assert!(said.to_string().starts_with("there is no client alcie in "), "{said}");
 }
 
 #[test]
@@ -89,12 +128,15 @@ fn files_that_cannot_be_written_leave_one_remedy() {
     let told = ShutOut {
         answered: true,
         was_let_in: true,
-        complete: Err(Failure::new(Exit::System, "what alice had open: the rules could not be removed")),
+        complete: Err(Failure::new(
+            Exit::System,
+            "alice is let in no more, but the rules could not be removed",
+        )),
     };
     let said = told.unwritten(full(), &alice, "spa-server client remove alice again").to_string();
     assert_eq!(
         said,
-        "cannot remove alice.toml: read-only; what alice had open: the rules could not be removed; the daemon shuts \
+        "cannot remove alice.toml: read-only; alice is let in no more, but the rules could not be removed; the daemon shuts \
          alice out until its next reload or start\n  try: run it as root; then spa-server client remove alice again"
     );
     let nobody = ShutOut { answered: false, was_let_in: false, complete: Ok(()) };

@@ -152,13 +152,12 @@ fn is_excepted(config: &Config, source: IpAddr, interface: &str) -> bool {
 
 fn ours(config: &Config, findings: &mut Findings) -> Ours {
     let unusable = |failure: Failure, findings: &mut Findings| {
-        findings.add(
-            Severity::Error,
-            "firewall-unusable",
-            failure.to_string(),
-            None,
-            "without it nothing is protected, and nothing can be opened",
-        );
+        // The firewall's errors end with what to do.
+        let (whole, hint) = failure.parts();
+        let (what, remedy) = whole.split_once("; ").unwrap_or((whole, hint.unwrap_or("spa-server check")));
+        let what = format!("{what}: no port can be closed, and none opened");
+        let remedy = remedy.strip_prefix("try ").unwrap_or(remedy);
+        findings.add(Severity::Error, "firewall-unusable", what, None, remedy);
         Ours::Iptables(iptables::Backend::Nft)
     };
     match crate::firewall::settle(config) {

@@ -81,7 +81,7 @@ pub fn service(text: &str, found: &[Found]) -> Result<(ServiceName, Vec<Endpoint
     }
     match usual(name) {
         Some(endpoint) => Ok((parsed, vec![endpoint])),
-        None => Err(format!("nothing called {name} listens here; say where, as in {name}=tcp/PORT")),
+        None => Err(format!("{name}: nothing of that name listens here; say where, as in {name}=tcp/PORT")),
     }
 }
 

@@ -77,7 +77,7 @@ impl Engine {
         }
         if ended.is_empty() {
             // What ended at an earlier order may stand all the same.
-            return self.not_written().map_or(Ok(Vec::new()), |why| Err(events::not_closed(why)));
+            return self.not_written().map_or(Ok(Vec::new()), |why| Err(events::not_known_closed(why)));
         }
         self.settle();
         self.close(now, &ended)
