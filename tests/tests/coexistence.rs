@@ -187,8 +187,8 @@ fn with_ufw(variant: Variant) {
 
 #[test]
 fn ufw_with_iptables_nft() {
-    if foreign::installed_or_skip("ufw", "ufw_with_iptables_nft")
-        && machine_root_or_skip("ufw", "ufw_with_iptables_nft")
+    if machine_root_or_skip("ufw", "ufw_with_iptables_nft")
+        && foreign::installed_or_skip("ufw", "ufw_with_iptables_nft")
     {
         in_namespace(|| with_ufw(Variant::Nft));
     }
@@ -196,8 +196,8 @@ fn ufw_with_iptables_nft() {
 
 #[test]
 fn ufw_with_iptables_legacy() {
-    if foreign::installed_or_skip("ufw", "ufw_with_iptables_legacy")
-        && legacy_or_skip("ufw_with_iptables_legacy")
+    if legacy_or_skip("ufw_with_iptables_legacy")
+        && foreign::installed_or_skip("ufw", "ufw_with_iptables_legacy")
     {
         in_namespace(|| with_ufw(Variant::Legacy));
     }
@@ -205,8 +205,8 @@ fn ufw_with_iptables_legacy() {
 
 #[test]
 fn ufw_with_nftables() {
-    if foreign::installed_or_skip("ufw", "ufw_with_nftables")
-        && machine_root_or_skip("ufw", "ufw_with_nftables")
+    if machine_root_or_skip("ufw", "ufw_with_nftables")
+        && foreign::installed_or_skip("ufw", "ufw_with_nftables")
     {
         in_namespace(|| with_ufw(Variant::Nftables));
     }
@@ -216,7 +216,7 @@ fn ufw_with_nftables() {
 #[test]
 fn firewalld_with_nftables() {
     let test = "firewalld_with_nftables";
-    if !foreign::installed_or_skip("firewalld", test) || !machine_root_or_skip("firewalld", test) {
+    if !machine_root_or_skip("firewalld", test) || !foreign::installed_or_skip("firewalld", test) {
         return;
     }
     in_namespace(|| {

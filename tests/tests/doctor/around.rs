@@ -55,7 +55,7 @@ fn the_verdict_for_an_address(variant: Variant) {
 #[test]
 fn ufw_in_the_way_is_found() {
     let test = "ufw_in_the_way_is_found";
-    if !foreign::installed_or_skip("ufw", test) || !machine_root_or_skip("ufw", test) {
+    if !machine_root_or_skip("ufw", test) || !foreign::installed_or_skip("ufw", test) {
         return;
     }
     in_namespace(|| {
@@ -77,7 +77,7 @@ fn ufw_in_the_way_is_found() {
 #[test]
 fn firewalld_in_the_way_is_found() {
     let test = "firewalld_in_the_way_is_found";
-    if !foreign::installed_or_skip("firewalld", test) || !machine_root_or_skip("firewalld", test) {
+    if !machine_root_or_skip("firewalld", test) || !foreign::installed_or_skip("firewalld", test) {
         return;
     }
     in_namespace(|| {
