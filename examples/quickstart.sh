@@ -372,6 +372,7 @@ inside() {
     mkdir -p /run/netns
     mkdir -m 700 $W
     PATH=$SPA_BIN_DIR:$PATH
+    export XDG_STATE_HOME=$W/state # the client's counters: not in the user's own home
     trap 'verdict $?' EXIT
     demonstrate
 }
