@@ -2,7 +2,7 @@
 //!
 //! The Montgomery ladder, which x25519-dalek is, does one multiplication after the other. The same curve in Edwards form
 //! (RFC 7748, section 4.1, gives the map) has arithmetic that curve25519-dalek does four numbers at a time where the
-//! processor has AVX2, which it finds out at run time: about half the ladder's time. Without AVX2 both take the same.
+//! processor has AVX2, which it finds out at run time: two thirds of the ladder's instructions. Without AVX2 both take as many.
 //! Both run in time that does not depend on the scalar. Which of them is taken depends on the point alone, which was on
 //! the wire.
 
