@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use spa_firewall::memory::{Fault, Memory};
-use spa_gate::{ClientPolicy, JudgeSettings};
+use spa_gate::{ClientPolicy, JudgeSettings, Now};
 use spa_proto::SecretKey;
 
 use super::super::inbox;
