@@ -2,30 +2,32 @@
 
 use std::time::{Duration, Instant};
 
-use spa_tests::probe::{PATIENCE, eventually};
+use spa_tests::probe::{PATIENCE, eventually, udp_socket};
 use spa_tests::{Family, Server, Settings, Topology, Variant};
 
 use super::forge::{Forger, parse};
 use super::report::Row;
-use super::x25519::{self, X25519};
-use super::{enrol, flood, quiet};
+use super::x25519::{self, Limit};
+use super::{bare, enrol, flood, quiet};
 
 const BENCH: &str = "valid authorizations";
 const CLIENTS: usize = 400;
 /// Of each client; within its burst.
 const ROUNDS: usize = 4;
 const PORT: u16 = 22;
+const OPEN_FOR: Duration = Duration::from_secs(60);
 
 /// The threads of the daemon, by the names that the kernel has for them: `exe` is the verifier.
 const THREADS: [(&str, &str); 3] =
     [("exe", "verifier"), ("spa-server", "warden's main thread"), ("engine", "engine")];
 
-/// Both drivers; and one X25519, the limit.
+/// Both drivers; and the limits: one X25519, and the same with nothing but the kernel's part beside it.
 pub fn run() -> Vec<Row> {
-    let limits = x25519::both();
+    let topology = Topology::new();
+    let mut limits = Vec::from(x25519::both());
+    limits.push(Limit { whose: bare::SUBJECT, seconds: bare(&topology) });
     let mut rows: Vec<Row> =
         limits.iter().map(|limit| Row::new(BENCH, limit.whose, "CPU", limit.seconds * 1e6, "us")).collect();
-    let topology = Topology::new();
     let settings = |variant| Settings { open_for: "60s", ..Settings::new(variant) };
     let mut server = Server::new(&topology, &settings(Variant::Nftables));
     let invite = parse(&server.enrol("alice", "ssh", "192.0.2.1", &[]));
@@ -44,7 +46,7 @@ fn measure(
     topology: &Topology,
     server: &mut Server,
     forgers: &[Forger],
-    limits: &[X25519],
+    limits: &[Limit],
 ) -> Vec<Row> {
     server.start();
     let socket = flood::socket(&topology.client, topology.server.address(Family::V4));
@@ -91,6 +93,24 @@ fn measure(
         rows.push(Row::new(BENCH, subject, &format!("of it {thread}"), cpu.as_secs_f64() / all * 1e6, "us"));
     }
     rows
+}
+
+/// Seconds a knock of [`bare`], with the same bursts.
+fn bare(topology: &Topology) -> f64 {
+    let socket = udp_socket(&topology.client.ns, topology.server.address(Family::V4));
+    socket.connect((topology.server.address(Family::V4), bare::PORT)).expect("a route");
+    let all = (CLIENTS * ROUNDS) as u64;
+    bare::during(topology, (PORT, 1), OPEN_FOR, |bare| {
+        let before = bare.cpu();
+        for _ in 0..ROUNDS {
+            let served = bare.served();
+            for number in 0..CLIENTS {
+                socket.send(&bare::knock(number as u16, PORT)).expect("the network is up");
+            }
+            eventually("all are served", PATIENCE, || bare.served() == served + CLIENTS as u64);
+        }
+        (bare.cpu() - before).as_secs_f64() / all as f64
+    })
 }
 
 /// CPU time of the daemon so far, by [`THREADS`]. What it has started besides does not count.

@@ -116,18 +116,55 @@ pub fn peers() -> Vec<Row> {
 
 /// RSS counts what two processes share twice; PSS counts it once.
 fn memory(subject: &str, with: &str, process: &Process) -> Vec<Row> {
-    let pss: u64 = process.pids().iter().map(|pid| proportional_kib(*pid)).sum();
-    let rss = process.resident_kib() as f64 / 1024.0;
+    let mut all = Memory::default();
+    process.pids().into_iter().for_each(|pid| all.add(pid));
+    let row = |measure: &str, kib: u64| {
+        Row::new(MEMORY, subject, &format!("{with}, {measure}"), kib as f64 / 1024.0, "MiB")
+    };
+    let Memory { rings, files, own, pss } = all;
     vec![
-        Row::new(MEMORY, subject, &format!("{with}, RSS summed over its processes"), rss, "MiB"),
-        Row::new(MEMORY, subject, &format!("{with}, PSS (shared pages once)"), pss as f64 / 1024.0, "MiB"),
+        row("RSS summed over its processes", rings + files + own),
+        row("RSS, of it rings of packet sockets", rings),
+        row("RSS, of it pages of program and libraries", files),
+        row("RSS, of it its own (heap, stacks)", own),
+        row("PSS (shared pages once)", pss),
     ]
 }
 
-fn proportional_kib(pid: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+/// KiB of processes, by what is mapped: proc_pid_smaps(5).
+#[derive(Default)]
+struct Memory {
+    rings: u64,
+    files: u64,
+    own: u64,
+    pss: u64,
+}
+
+impl Memory {
+    fn add(&mut self, pid: u32) {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap_or_default();
+        let mut mapped = "";
+        for line in text.lines() {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            match fields[..] {
+                ["Rss:", kib, _] => *self.kind(mapped) += kib.parse().unwrap_or(0),
+                ["Pss:", kib, _] => self.pss += kib.parse().unwrap_or(0),
+                // An address range with its rights, and what it is of, which may be nothing.
+                [range, rights, ..] if range.contains('-') && rights.len() == 4 => {
+                    mapped = fields.get(5).copied().unwrap_or_default();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn kind(&mut self, mapped: &str) -> &mut u64 {
+        match mapped {
+            path if path.starts_with("socket:") => &mut self.rings,
+            path if path.starts_with('/') => &mut self.files,
+            _ => &mut self.own,
+        }
+    }
 }
 
 /// How often a thread of it gave up the processor by itself: once a wake-up.

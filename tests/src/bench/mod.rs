@@ -1,6 +1,7 @@
 //! The parts of the bench.
 
 mod authorize;
+mod bare;
 mod cpu;
 mod enrol;
 mod flood;

@@ -7,6 +7,7 @@ use spa_tests::probe::{PATIENCE, eventually, udp_socket};
 use spa_tests::short::full_or;
 use spa_tests::{Family, Host, SPA_PORT, Server, Settings, Topology, Variant};
 
+use super::bare;
 use super::floor;
 use super::forge::Forger;
 use super::peers::{self, Fwknopd, Knockd, SEQUENCE};
@@ -140,10 +141,28 @@ pub fn spa() -> Vec<Row> {
     rows
 }
 
+/// Knocks for [`bare`], which is never restarted.
+struct Bare(u16);
+
+impl Opener for Bare {
+    fn prepare(&mut self, port: u16) -> Vec<(u16, Vec<u8>)> {
+        self.0 += 1;
+        vec![(bare::PORT, bare::knock(self.0, port))]
+    }
+
+    fn restart(&mut self) {}
+}
+
 /// The same with the other driver; and the least that it could take.
 pub fn nftables() -> Vec<Row> {
     let mut rows = floor::rows();
     let topology = Topology::new();
+    let open_for = Duration::from_secs(OPEN_FOR.into());
+    let limit = bare::during(&topology, (FIRST_PORT, PORTS), open_for, |_| {
+        measure(&topology, bare::SUBJECT, &mut Bare(0))
+    });
+    // It has no start of its own.
+    rows.extend(limit.into_iter().filter(|row| row.bench == WARM));
     let (settings, names) = settings("2s", 1);
     let server = Server::new(&topology, &Settings { variant: Variant::Nftables, ..settings });
     let clients = enrol(&server, &names, CLIENTS).iter().map(|invite| Forger::client(invite)).collect();
