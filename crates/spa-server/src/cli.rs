@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use spa_proto::{ClientName, Endpoint, Seconds, ServiceName};
 
-use crate::config::{DEFAULT_PATH, MAX_CAPTURE_THREADS, date::Date};
+use crate::config::{DEFAULT_PATH, date::Date};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 64 usage, 65 bad data, 66 missing input, 69 something needed is not \
 there, 70 internal error, 71 the system refused, 73 cannot create a file, 74 I/O error, 75 not confirmed, or not answered, in time, 77 no permission, 78 \
@@ -106,13 +106,6 @@ knocks\nis let in before that moment has passed. Refused while the daemon runs."
         /// Write the pages of the program and of each command into this directory, which exists.
         #[arg(long, value_name = "DIRECTORY")]
         dir: Option<PathBuf>,
-    },
-    /// The unprivileged half of the daemon, started by it.
-    #[command(hide = true)]
-    Verifier {
-        /// Threads that read packets.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_CAPTURE_THREADS)))]
-        threads: u8,
     },
 }
 

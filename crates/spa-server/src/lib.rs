@@ -22,6 +22,7 @@ mod terminal;
 mod verifier;
 mod warden;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
@@ -33,6 +34,10 @@ pub fn command() -> clap::Command {
 
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    if arguments.next().is_some_and(|name| name == verifier::PROGRAM) {
+        return verifier(arguments.next());
+    }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -48,6 +53,18 @@ pub fn main() -> ExitCode {
             let exit = failure.exit;
             log::say!("spa-server: {}", failure.for_config(&config));
             ExitCode::from(exit as u8)
+        }
+    }
+}
+
+/// The daemon's other half. The definition of the command line, a quarter of the program, is not made for it: what a
+/// process never runs is not in its memory.
+fn verifier(threads: Option<OsString>) -> ExitCode {
+    match verifier::run(threads) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            log::say!("{failure}");
+            ExitCode::from(failure.exit as u8)
         }
     }
 }

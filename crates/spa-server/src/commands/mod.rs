@@ -20,7 +20,7 @@ use crate::cli::{Cli, ClientCommand, CloakCommand, Command};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::error::{Exit, Failure, Outcome};
 use crate::log::say;
-use crate::{control, log, verifier, warden};
+use crate::{control, log, warden};
 
 /// Runs one command.
 ///
@@ -61,7 +61,6 @@ pub fn run(cli: Cli) -> Outcome {
             print(String::from_utf8_lossy(&script).trim_end())
         }
         Command::Man { dir } => man::run(dir.as_deref()),
-        Command::Verifier { threads } => verifier::run(threads),
     }
 }
 

@@ -17,7 +17,7 @@ use spa_proto::{ClientName, Endpoint, Psk, PublicKey, ServerKeyFile, ServiceName
 use crate::error::{Exit, Failure, Outcome, counted};
 use crate::files;
 
-pub use raw::{Backend, MAX_CAPTURE_THREADS, Variant};
+pub use raw::{Backend, Variant};
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/spa/server.toml";

@@ -153,7 +153,7 @@ impl<'de> Deserialize<'de> for Port {
 }
 
 /// Most threads that read packets. Each has a ring a family, 4 MiB in all.
-pub const MAX_CAPTURE_THREADS: u8 = 16;
+const MAX_CAPTURE_THREADS: u8 = 16;
 
 /// How many threads read packets: 1 to [`MAX_CAPTURE_THREADS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

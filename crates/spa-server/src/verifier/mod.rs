@@ -6,6 +6,7 @@ mod mailbox;
 mod reader;
 mod sieves;
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
@@ -26,12 +27,20 @@ const SKEW_INTERVAL: Duration = Duration::from_secs(10);
 /// What was refused is reported this often at most, and only where something came.
 const COUNTS_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Runs the verifier on the link that its parent passed as standard input, until the parent is gone, with so many
-/// threads that read packets.
+/// By this name the program is the verifier; the one argument is the number of threads that read packets.
+pub const PROGRAM: &str = "spa-verifier";
+
+/// Runs the verifier on the link that its parent passed as standard input, until the parent is gone.
 ///
 /// # Errors
 /// Where the link fails or says what it must not.
-pub fn run(threads: u8) -> Outcome {
+pub fn run(threads: Option<OsString>) -> Outcome {
+    let threads = threads.and_then(|threads| threads.to_str()?.parse().ok()).ok_or_else(|| {
+        Failure::new(
+            Exit::Usage,
+            format_args!("{PROGRAM} is a part of the daemon, which starts it: spa-server run"),
+        )
+    })?;
     let failed = |what: &str, error: std::io::Error| {
         Failure::new(Exit::Software, format_args!("verifier: {what}: {error}"))
     };
@@ -40,7 +49,7 @@ pub fn run(threads: u8) -> Outcome {
     let _ = rustix::process::setsid();
     let link = std::io::stdin().as_fd().try_clone_to_owned().map_err(|error| failed("no link", error))?;
     let (confinement, sieves) = confine::confine(|| match threads {
-        0 | 1 => Ok(None),
+        0..=1_u8 => Ok(None),
         more => Sieves::start(usize::from(more) - 1).map(Some),
     })?;
     let mut process = Process::new(Link::new(link), sieves);

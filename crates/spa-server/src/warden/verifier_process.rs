@@ -17,7 +17,7 @@ use super::settings::VerifierSettings;
 use crate::config::Config;
 use crate::error::{Exit, Failure, Outcome};
 use crate::link::{self, FromVerifier, FromWarden, Link};
-use crate::reactor;
+use crate::{reactor, verifier};
 
 /// The user that the verifier becomes where `server.user` is not set and it exists.
 const DEFAULT_USER: &str = "spa";
@@ -114,10 +114,7 @@ impl VerifierProcess {
             |error: io::Error| Failure::new(Exit::System, format_args!("cannot start the verifier: {error}"));
         let (ours, theirs) = link::pair().map_err(failed)?;
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("spa-verifier").arg("verifier").env_clear();
-        if config.capture_threads > 1 {
-            command.arg("--threads").arg(config.capture_threads.to_string());
-        }
+        command.arg0(verifier::PROGRAM).arg(config.capture_threads.to_string()).env_clear();
         command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::inherit());
         if let Some(user) = user(config)? {
             command.uid(user.uid).gid(user.gid);
