@@ -1,6 +1,8 @@
 //! What the machine around us has or lacks: other firewalls, missing programs, chains of our name, a backend that was
 //! changed. Each is said, with what to do, before anything is closed or opened by mistake.
 
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,7 +10,7 @@ use std::time::Duration;
 use spa_tests::probe::{PATIENCE, Probe, eventually, tcp};
 use spa_tests::scene::Scene;
 use spa_tests::services::tcp_echo;
-use spa_tests::{Family, Server, Settings, Topology, Variant, for_each_iptables, in_namespace, sh};
+use spa_tests::{Family, Server, Settings, Topology, Variant, binary, for_each_iptables, in_namespace, sh};
 
 for_each_iptables!(
     a_chain_of_others_is_not_taken_over,
@@ -286,4 +288,24 @@ fn an_interface_made_again_is_heard_again() {
             });
         }
     });
+}
+
+/// By its other name the program is the verifier, which is of no use to anybody but the daemon.
+#[test]
+fn the_verifier_started_by_hand_says_what_it_is() {
+    let by_hand = |arguments: &[&str]| {
+        let mut command = Command::new(binary("spa-server"));
+        let output = command.arg0("spa-verifier").args(arguments).stdin(Stdio::null()).output();
+        let output = output.expect("the program is built");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for arguments in [&[][..], &["run"], &["256"]] {
+        let (code, said) = by_hand(arguments);
+        assert_eq!(code, Some(64), "{said}");
+        assert!(said.contains("spa-server run"), "{said}");
+    }
+    // Without a link to a warden it ends, confined or not.
+    let (code, said) = by_hand(&["1"]);
+    assert!(code.is_some_and(|code| code != 0), "{code:?}: {said}");
+    assert!(said.starts_with("verifier: "), "{said}");
 }

@@ -20,6 +20,7 @@ const RATE: u64 = 500;
 /// A flood costs it so much, so it is the shorter the dearer a packet is; within these numbers of packets.
 const FLOOD: Duration = Duration::from_millis(400);
 const PACKETS: (f64, f64) = (5.0, 350.0);
+const TURNS: usize = 3;
 const KNOCKS: usize = 4;
 const SPACING: Duration = Duration::from_millis(200);
 
@@ -90,6 +91,6 @@ impl Users<'_> {
         let length = |packets: f64| Duration::from_secs_f64(packets / RATE as f64);
         let first = super::flood(self.topology, self.process(), junk, RATE, length(PACKETS.0))?;
         let packets = (FLOOD.as_nanos() as f64 / first).clamp(PACKETS.0, PACKETS.1);
-        Ok(Pace { rate: RATE, length: length(packets), knocks: KNOCKS, spacing: SPACING })
+        Ok(Pace { turns: TURNS, rate: RATE, length: length(packets), knocks: KNOCKS, spacing: SPACING })
     }
 }

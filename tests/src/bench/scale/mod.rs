@@ -22,8 +22,6 @@ const CLIENTS: [usize; 4] = [1, 100, 10_000, 100_000];
 const REMEMBERED: [usize; 4] = [1, 1_000, 100_000, 1_000_000];
 /// Of both, in a short run.
 const SHORT: usize = 2;
-/// A flood, then knocks; the median of the turns is reported.
-const TURNS: usize = 3;
 /// Each knock of a daemon's run is for a port of its own, and no grant ends meanwhile.
 const PORTS: RangeInclusive<u16> = 9_000..=9_039;
 const OPEN_FOR: (u32, &str) = (60, "60s");
@@ -32,6 +30,8 @@ const KEEPS_UP: Duration = Duration::from_secs(5);
 
 /// How fast packets come. The daemon follows: what waits or gets lost would not be counted as its work.
 struct Pace {
+    /// A flood, then knocks; the median of the turns is reported.
+    turns: usize,
     /// Junk a second.
     rate: u64,
     /// Of one flood.
@@ -99,7 +99,7 @@ fn measure(
     send(daemon, 1)?;
     let before = daemon.honoured();
     let (mut floods, mut knocks, mut programs) = (Vec::new(), Vec::new(), Duration::ZERO);
-    let turns = if super::is_short() { 1 } else { TURNS };
+    let turns = if super::is_short() { 1 } else { pace.turns };
     for _ in 0..turns {
         floods.push(flood(topology, daemon.process(), junk, pace.rate, pace.length)?);
         let ran = flood::programs_cpu(daemon.process().pid());

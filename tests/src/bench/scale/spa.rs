@@ -22,8 +22,13 @@ const SUBJECT: &str = "spa, nftables";
 /// Of the junk half of what the daemon follows on two idle processors: so much comes with each wake-up that wake-ups, of which there
 /// are more or fewer by chance, are little of the cost. A client alone can pay for these knocks: its bucket holds 16,
 /// and 4 more a second.
-const PACE: Pace =
-    Pace { rate: 50_000, length: Duration::from_millis(700), knocks: 8, spacing: Duration::from_millis(20) };
+const PACE: Pace = Pace {
+    turns: 7,
+    rate: 50_000,
+    length: Duration::from_millis(700),
+    knocks: 5,
+    spacing: Duration::from_millis(20),
+};
 /// Clients who knock, where there are so many; spread evenly over all.
 const KNOCKING: usize = 32;
 /// Present clients beside those remembered: so many that none of them spends its bucket on filling the memo.
