@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
-use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use rustix::time::{ClockId, clock_gettime};
 use spa_firewall::nftables::Nftables;
 use spa_firewall::{Enforcer, GrantKey, Lifetime, Protection, Wanted};
@@ -78,7 +77,6 @@ fn serve(
     ready: Sender<()>,
 ) {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)).expect("the port is free");
-    set_socket_recv_buffer_size_force(&socket, 4 << 20).expect("we are root"); // a burst as of the daemon's clients
     let secret = SecretKey::from_bytes(rand::random());
     let peer = *SecretKey::from_bytes(rand::random()).public_key().as_bytes();
     let source = topology.client.address(Family::V4);
@@ -95,7 +93,6 @@ fn serve(
     };
     let mut enforcer = Enforcer::new(Box::new(Nftables::open().expect("nf_tables")));
     enforcer.enforce(&wanted).expect("a table of our own");
-    // Made before, as a daemon has it from its configuration.
     let key = |number: u16, port: u16| {
         GrantKey::new(format!("c{number}").parse().expect("a name"), source, endpoint(port))
     };

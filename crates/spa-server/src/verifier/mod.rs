@@ -35,7 +35,7 @@ pub const PROGRAM: &str = "spa-verifier";
 /// # Errors
 /// Where the link fails or says what it must not.
 pub fn run(threads: Option<OsString>) -> Outcome {
-    let threads = threads.and_then(|threads| threads.to_str()?.parse().ok()).ok_or_else(|| {
+    let threads: u8 = threads.and_then(|threads| threads.to_str()?.parse().ok()).ok_or_else(|| {
         Failure::new(
             Exit::Usage,
             format_args!("{PROGRAM} is a part of the daemon, which starts it: spa-server run"),
@@ -49,7 +49,7 @@ pub fn run(threads: Option<OsString>) -> Outcome {
     let _ = rustix::process::setsid();
     let link = std::io::stdin().as_fd().try_clone_to_owned().map_err(|error| failed("no link", error))?;
     let (confinement, sieves) = confine::confine(|| match threads {
-        0..=1_u8 => Ok(None),
+        0 | 1 => Ok(None),
         more => Sieves::start(usize::from(more) - 1).map(Some),
     })?;
     let mut process = Process::new(Link::new(link), sieves);
