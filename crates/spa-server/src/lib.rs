@@ -57,8 +57,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The daemon's other half. The definition of the command line, a quarter of the program, is not made for it: what a
-/// process never runs is not in its memory.
+/// The daemon's other half. The definition of the command line is not made for it.
 fn verifier(threads: Option<OsString>) -> ExitCode {
     match verifier::run(threads) {
         Ok(()) => ExitCode::SUCCESS,

@@ -55,10 +55,10 @@ pub fn during<T>(
     let bare = Bare::default();
     std::thread::scope(|scope| {
         let (ready, started) = std::sync::mpsc::channel();
-        let serve = || {
+        let run = || {
             topology.server.ns.enter(|| serve(topology, (first, count), open_for, &bare, ready));
         };
-        let thread = scope.spawn(serve);
+        let thread = scope.spawn(run);
         started.recv().expect("it starts");
         let result = work(&bare);
         let server = topology.server.address(Family::V4);

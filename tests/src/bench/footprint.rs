@@ -142,7 +142,8 @@ struct Memory {
 
 impl Memory {
     fn add(&mut self, pid: u32) {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap_or_default();
+        let text =
+            std::fs::read_to_string(format!("/proc/{pid}/smaps")).expect("it runs, and is ours to look at");
         let mut mapped = "";
         for line in text.lines() {
             let fields: Vec<&str> = line.split_whitespace().collect();

@@ -33,7 +33,7 @@ pub const PROGRAM: &str = "spa-verifier";
 /// Runs the verifier on the link that its parent passed as standard input, until the parent is gone.
 ///
 /// # Errors
-/// Where the link fails or says what it must not.
+/// Where it was not started by the daemon, or the link fails or says what it must not.
 pub fn run(threads: Option<OsString>) -> Outcome {
     let threads: u8 = threads.and_then(|threads| threads.to_str()?.parse().ok()).ok_or_else(|| {
         Failure::new(
